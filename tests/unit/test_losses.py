@@ -1,0 +1,189 @@
+"""Properties of the losses, at random shapes."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tinybert_lite.losses import (
+    attention_loss,
+    attention_loss_gram,
+    hidden_loss,
+    regression_loss,
+    soft_cross_entropy,
+)
+
+shapes = st.tuples(
+    st.integers(1, 4),  # batch
+    st.integers(1, 4),  # heads
+    st.integers(1, 33),  # tokens
+    st.integers(1, 20),  # d_k of the student
+    st.integers(1, 40),  # d_k of the teacher
+    st.integers(0, 2**31),  # seed
+)
+
+
+def draw(batch, heads, l, ds, dt, seed):
+    g = torch.Generator().manual_seed(seed)
+    student = tuple(torch.randn(batch, heads, l, ds, generator=g) for _ in "qk")
+    teacher = tuple(torch.randn(batch, heads, l, dt, generator=g) for _ in "qk")
+    lengths = torch.randint(1, l + 1, (batch,), generator=g)
+    lengths[0] = l
+    mask = (torch.arange(l) < lengths[:, None]).long()
+    return student, teacher, mask
+
+
+def scores(qk):
+    return qk[0] @ qk[1].transpose(-1, -2) / qk[0].shape[-1] ** 0.5
+
+
+def relative(a, b):
+    return ((a - b).norm() / b.norm().clamp_min(1e-30)).item()
+
+
+@settings(max_examples=60, deadline=None)
+@given(shapes, st.sampled_from(["tokens", "padded"]))
+def test_gram_form_equals_plain_form_with_gradients(shape, normalize):
+    student, teacher, mask = draw(*shape)
+    sides = []
+    for form in ("plain", "gram"):
+        qk = tuple(t.clone().requires_grad_() for t in student)
+        if form == "plain":
+            loss = attention_loss(scores(qk), scores(teacher), mask, normalize)
+        else:
+            loss = attention_loss_gram(qk, teacher, mask, normalize)
+        loss.backward()
+        sides.append((loss.detach(), torch.cat([t.grad.flatten() for t in qk])))
+    (plain, plain_grad), (gram, gram_grad) = sides
+    assert relative(gram, plain) < 1e-4
+    assert relative(gram_grad, plain_grad) < 1e-4
+
+
+@pytest.mark.parametrize("gap", [1e-1, 1e-2, 1e-3])
+def test_gram_error_grows_as_the_models_become_equal_and_stays_within_what_is_documented(gap):
+    student, teacher, mask = draw(4, 12, 64, 16, 16, seed=0)
+    student = tuple(t + gap * torch.randn(t.shape) for t in teacher)
+    plain = attention_loss(scores(student), scores(teacher), mask)
+    gram = attention_loss_gram(student, teacher, mask)
+    exact = attention_loss(*(scores([t.double() for t in qk]) for qk in (student, teacher)), mask)
+    size = attention_loss(torch.zeros_like(scores(teacher)), scores(teacher), mask)
+    assert relative(plain, exact) < 1e-5
+    assert abs(gram - exact) < 1e-6 * size  # "near 1e-7 of the mean squared score"
+
+
+def test_gram_error_of_equal_models_is_not_zero_but_that_of_the_plain_form_is():
+    _, teacher, mask = draw(4, 12, 64, 16, 16, seed=0)
+    assert attention_loss(scores(teacher), scores(teacher), mask) == 0
+    size = attention_loss(torch.zeros_like(scores(teacher)), scores(teacher), mask)
+    assert abs(attention_loss_gram(teacher, teacher, mask)) < 1e-6 * size
+
+
+def all_losses(student, teacher, mask):
+    hs, ht = (qk[0].transpose(1, 2).flatten(2) for qk in (student, teacher))
+    g = torch.Generator().manual_seed(7)
+    weight = torch.randn(hs.shape[-1], ht.shape[-1], generator=g)
+    return torch.stack(
+        [
+            attention_loss(scores(student), scores(teacher), mask),
+            attention_loss_gram(student, teacher, mask),
+            hidden_loss(hs, ht, lambda h: h @ weight, mask),
+        ]
+    )
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes, st.integers(1, 40), st.floats(-100, 100))
+def test_losses_do_not_change_when_the_batch_is_padded_further(shape, extra, rubbish):
+    student, teacher, mask = draw(*shape)
+    before = all_losses(student, teacher, mask)
+
+    def pad(t):
+        return torch.nn.functional.pad(t, (0, 0, 0, extra), value=rubbish)
+
+    wider = torch.nn.functional.pad(mask, (0, extra))
+    after = all_losses(tuple(map(pad, student)), tuple(map(pad, teacher)), wider)
+    assert torch.allclose(before, after, rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(shapes)
+def test_losses_do_not_change_when_the_batch_is_permuted(shape):
+    student, teacher, mask = draw(*shape)
+    order = torch.randperm(len(mask), generator=torch.Generator().manual_seed(1))
+    before = all_losses(student, teacher, mask)
+    after = all_losses(*(tuple(t[order] for t in qk) for qk in (student, teacher)), mask[order])
+    assert torch.allclose(before, after, rtol=1e-4, atol=1e-6)
+
+
+def test_padding_that_holds_infinities_does_not_reach_the_loss_or_its_gradient():
+    student, teacher, mask = draw(3, 2, 9, 4, 4, seed=3)
+    pad = (mask == 0)[:, None, :, None]
+    assert pad.any()
+    s = scores(student).masked_fill(pad.transpose(-1, -2), -torch.inf).requires_grad_()
+    t = scores(teacher).masked_fill(pad.transpose(-1, -2), -torch.inf)
+    loss = attention_loss(s, t, mask)
+    loss.backward()
+    assert loss.isfinite() and s.grad.isfinite().all()
+    assert (s.grad.masked_select(pad.expand_as(s)) == 0).all()
+
+
+def test_no_mask_means_that_every_token_is_real():
+    student, teacher, _ = draw(2, 3, 8, 4, 6, seed=1)
+    ones = torch.ones(2, 8)
+    assert torch.equal(all_losses(student, teacher, None), all_losses(student, teacher, ones))
+
+
+def test_loss_over_tokens_is_the_mean_of_squared_differences_of_real_pairs():
+    student, teacher, mask = draw(3, 2, 7, 4, 4, seed=5)
+    pairs = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand(3, 2, 7, 7)
+    expected = (scores(student) - scores(teacher))[pairs].square().mean()
+    assert torch.allclose(attention_loss(scores(student), scores(teacher), mask), expected)
+
+
+def test_soft_cross_entropy_is_least_when_the_student_equals_the_teacher():
+    teacher = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    for t in (0.5, 1.0, 3.0):
+        student = teacher.clone().requires_grad_()
+        loss = soft_cross_entropy(student, teacher, t)
+        loss.backward()
+        p = torch.softmax(teacher / t, -1)
+        assert torch.allclose(loss, -(p * p.log()).sum(-1).mean())  # the teacher's entropy
+        assert student.grad.abs().max() < 1e-6
+        assert soft_cross_entropy(teacher + torch.eye(5, 4), teacher, t) > loss
+
+
+def test_bf16_inputs_are_accumulated_in_float32():
+    student, teacher, mask = draw(2, 4, 32, 16, 16, seed=2)
+    low = [tuple(t.bfloat16() for t in qk) for qk in (student, teacher)]
+    exact = attention_loss(*(scores([t.double() for t in qk]) for qk in low), mask)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        gram = attention_loss_gram(*low, mask)
+    assert gram.dtype == torch.float32
+    assert relative(gram, exact) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: attention_loss(torch.zeros(1, 2, 3, 3), torch.zeros(1, 4, 3, 3), None),
+        lambda: attention_loss(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3), torch.ones(1, 4)),
+        lambda: attention_loss(torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 3), None, "mean"),
+        lambda: attention_loss_gram(
+            (torch.zeros(1, 2, 3, 3),) * 2, (torch.zeros(1, 4, 3, 3),) * 2, None
+        ),
+        lambda: attention_loss_gram(
+            (torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4)), (torch.zeros(1, 2, 3, 3),) * 2, None
+        ),
+        lambda: hidden_loss(torch.zeros(1, 3, 4), torch.zeros(1, 3, 8), None, None),
+        lambda: hidden_loss(torch.zeros(1, 3, 4), torch.zeros(1, 3, 4), None, None, "mean"),
+        lambda: soft_cross_entropy(torch.zeros(1, 2), torch.zeros(1, 3)),
+        lambda: soft_cross_entropy(torch.zeros(1, 2), torch.zeros(1, 2), 0.0),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused_in_words(call):
+    with pytest.raises(ValueError, match=r"\w+ \w+"):
+        call()
+
+
+def test_regression_target_is_the_teachers_number():
+    assert regression_loss(torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 4.0])) == 2.0

@@ -1,0 +1,181 @@
+"""Equations 7 to 10 of the paper, as pure functions of tensors.
+
+`normalize="tokens"` (the default) averages over real tokens only, so a loss never depends on how
+much padding its batch has. `normalize="padded"` reproduces the authors' code, which averages over
+every position of the padded batch.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+QueriesKeys = tuple[Tensor, Tensor]
+
+
+def attention_loss(
+    student_scores: Tensor,
+    teacher_scores: Tensor,
+    attention_mask: Tensor | None,
+    normalize: str = "tokens",
+) -> Tensor:
+    """Mean squared difference of attention scores before softmax (equation 7), a scalar.
+
+    Scores (batch, heads, l, l) are QKᵀ/√d_k; attention_mask (batch, l) is 1 on real tokens, or
+    None where nothing is padded. `"tokens"`: mean over heads and pairs of real tokens.
+    `"padded"`: padded keys count as zero difference, the mean is over the whole (l, l) square.
+
+    Raises ValueError when shapes or `normalize` do not fit.
+    """
+    if student_scores.shape != teacher_scores.shape:
+        raise ValueError(
+            f"Scores differ in shape: student {tuple(student_scores.shape)}, teacher "
+            f"{tuple(teacher_scores.shape)}; eq. 7 needs the same number of heads and tokens."
+        )
+    batch, heads, l, _ = student_scores.shape
+    mask = _mask(attention_mask, batch, l, student_scores.device)
+    keep = mask[:, None, None, :]
+    if normalize == "tokens":
+        keep = keep * mask[:, None, :, None]
+    difference = (student_scores.float() - teacher_scores.float()).masked_fill(keep == 0, 0.0)
+    return difference.square().sum() / _pairs(mask, heads, normalize)
+
+
+def attention_loss_gram(
+    student_qk: QueriesKeys,
+    teacher_qk: QueriesKeys,
+    attention_mask: Tensor | None,
+    normalize: str = "tokens",
+) -> Tensor:
+    """Equation 7 from queries and keys, without any l × l map, a scalar.
+
+    Each side is (queries, keys), each (batch, heads, l, d_k), unscaled; d_k may differ between
+    the sides. Uses ‖Q_S K_Sᵀ − Q_T K_Tᵀ‖² = ⟨Q_SᵀQ_S, K_SᵀK_S⟩ − 2⟨Q_SᵀQ_T, K_SᵀK_T⟩ +
+    ⟨Q_TᵀQ_T, K_TᵀK_T⟩, so time and memory grow with l instead of l². Zeroing padded rows makes
+    it exact under padding.
+
+    It is a difference of large numbers. In float32 its absolute error stays near 1e-7 of the
+    mean squared score whatever the loss is, so its relative error grows as 1/loss when student
+    and teacher become equal: with a loss of 1e-4 of the mean squared score about three digits
+    are left, under 1e-7 none, and it can come out slightly negative. Use `attention_loss` there.
+
+    Raises ValueError when shapes or `normalize` do not fit.
+    """
+    (qs, ks), (qt, kt) = (_scaled(*student_qk), _scaled(*teacher_qk))
+    if qs.shape[:3] != qt.shape[:3]:
+        raise ValueError(
+            f"Queries differ in shape: student {tuple(qs.shape)}, teacher {tuple(qt.shape)}; "
+            "eq. 7 needs the same number of heads and tokens."
+        )
+    batch, heads, l, _ = qs.shape
+    mask = _mask(attention_mask, batch, l, qs.device)
+    if attention_mask is not None:
+        pad = mask[:, None, :, None] == 0
+        ks, kt = ks.masked_fill(pad, 0.0), kt.masked_fill(pad, 0.0)
+        if normalize == "tokens":
+            qs, qt = qs.masked_fill(pad, 0.0), qt.masked_fill(pad, 0.0)
+    # Outside autocast: bf16 products would lose the digits that the difference needs.
+    with torch.autocast(qs.device.type, enabled=False):
+        own = _inner(qs, qs, ks, ks)
+        cross = _inner(qs, qt, ks, kt)
+        target = _inner(qt, qt, kt, kt)
+    return (own - 2 * cross + target) / _pairs(mask, heads, normalize)
+
+
+def hidden_loss(
+    student_hidden: Tensor,
+    teacher_hidden: Tensor,
+    projection: Callable[[Tensor], Tensor] | None,
+    attention_mask: Tensor | None,
+    normalize: str = "tokens",
+) -> Tensor:
+    """Mean squared difference of hidden states, or embeddings (equations 8 and 9), a scalar.
+
+    student_hidden (batch, l, d'), teacher_hidden (batch, l, d); `projection` maps d' to d (W_h or
+    W_e), None where the widths agree; attention_mask (batch, l) or None. `"tokens"`: mean over
+    real tokens and width; `"padded"`: over all positions and width.
+
+    Raises ValueError when shapes or `normalize` do not fit.
+    """
+    projected = student_hidden if projection is None else projection(student_hidden)
+    if projected.shape != teacher_hidden.shape:
+        raise ValueError(
+            f"Hidden states differ in shape: student {tuple(projected.shape)}"
+            f"{' (no projection given)' if projection is None else ' after projection'}, "
+            f"teacher {tuple(teacher_hidden.shape)}."
+        )
+    batch, l, width = teacher_hidden.shape
+    mask = _mask(attention_mask, batch, l, teacher_hidden.device)
+    difference = projected.float() - teacher_hidden.float()
+    if normalize == "padded":
+        return difference.square().mean()
+    if normalize != "tokens":
+        raise ValueError(f"normalize is 'tokens' or 'padded', not {normalize!r}.")
+    difference = difference.masked_fill(mask[:, :, None] == 0, 0.0)
+    return difference.square().sum() / (mask.sum() * width)
+
+
+def soft_cross_entropy(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """Cross-entropy of the student against the teacher's soft labels (equation 10), a scalar.
+
+    −Σ_c softmax(z_T/t)_c · log softmax(z_S/t)_c over logits (batch, classes), averaged over the
+    batch. No factor t² is applied (nor does the paper): at t ≠ 1 gradients shrink by about t².
+
+    Raises ValueError when shapes differ or the temperature is not positive.
+    """
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"Logits differ in shape: student {tuple(student_logits.shape)}, "
+            f"teacher {tuple(teacher_logits.shape)}."
+        )
+    if not temperature > 0:
+        raise ValueError(f"Temperature must be greater than 0, not {temperature}.")
+    soft_labels = F.softmax(teacher_logits.float() / temperature, dim=-1)
+    log_student = F.log_softmax(student_logits.float() / temperature, dim=-1)
+    return -(soft_labels * log_student).sum(-1).mean()
+
+
+def regression_loss(student_outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
+    """Mean squared difference to the teacher's numbers, the soft label of a regression task.
+
+    Both (batch, 1) or (batch,). The authors' code uses the gold numbers here, which they call a
+    bug of theirs; the target of distillation is the teacher.
+    """
+    return F.mse_loss(student_outputs.float().flatten(), teacher_outputs.float().flatten())
+
+
+def _mask(attention_mask: Tensor | None, batch: int, l: int, device: torch.device) -> Tensor:
+    if attention_mask is None:
+        return torch.ones(batch, l, device=device)
+    if attention_mask.shape != (batch, l):
+        raise ValueError(
+            f"attention_mask has shape {tuple(attention_mask.shape)}; ({batch}, {l}) is needed."
+        )
+    return attention_mask.to(device=device, dtype=torch.float32)
+
+
+def _pairs(mask: Tensor, heads: int, normalize: str) -> Tensor | int:
+    """Number of score entries the mean is over."""
+    if normalize == "tokens":
+        return heads * mask.sum(-1).square().sum()
+    if normalize == "padded":
+        return heads * mask.shape[0] * mask.shape[1] ** 2
+    raise ValueError(f"normalize is 'tokens' or 'padded', not {normalize!r}.")
+
+
+def _scaled(queries: Tensor, keys: Tensor) -> QueriesKeys:
+    """Each side carries half of the 1/√d_k, so that products of Gram matrices stay small."""
+    if queries.shape != keys.shape:
+        raise ValueError(
+            f"Queries {tuple(queries.shape)} and keys {tuple(keys.shape)} differ in shape."
+        )
+    scale = queries.shape[-1] ** -0.25
+    return queries.float() * scale, keys.float() * scale
+
+
+def _inner(q1: Tensor, q2: Tensor, k1: Tensor, k2: Tensor) -> Tensor:
+    """⟨Q₁ᵀQ₂, K₁ᵀK₂⟩ summed over batch and heads, from (batch, heads, l, d_k) tensors."""
+    return torch.sum((q1.transpose(-1, -2) @ q2) * (k1.transpose(-1, -2) @ k2))
