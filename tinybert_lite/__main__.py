@@ -1,0 +1,247 @@
+"""The command line: `python -m tinybert_lite COMMAND`. The only place that prints or exits."""
+
+import argparse
+import sys
+
+from . import UserError, __version__
+
+COMMANDS = {
+    "check": "is this machine ready? what is missing and how to mend it",
+    "fetch": "bring the teacher, word vectors and texts (once; then no network is needed)",
+    "run": "all of it: fine-tune a teacher, distil a student, report",
+    "finetune": "fine-tune a teacher only",
+    "distill": "distil a student from a fine-tuned teacher",
+    "evaluate": "score a model folder on a task",
+}
+EXAMPLES = {
+    "check": "python -m tinybert_lite check",
+    "fetch": "python -m tinybert_lite fetch",
+    "run": "python -m tinybert_lite run --task reviews --out runs/reviews\n"
+    "  python -m tinybert_lite run --train a.csv --test b.csv --text review --label stars "
+    "--out runs/own",
+    "finetune": "python -m tinybert_lite finetune --task reviews --out runs/teacher",
+    "distill": "python -m tinybert_lite distill --task reviews --teacher runs/teacher/teacher "
+    "--student nano --out runs/nano",
+    "evaluate": "python -m tinybert_lite evaluate --task reviews --model runs/reviews/model",
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0, 2 for what the user can mend, 130 on Ctrl-C."""
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    try:
+        return HANDLERS[options.command](options)
+    except KeyboardInterrupt:
+        print("\nStopped. The same command continues where this one was.", file=sys.stderr)
+        return 130
+    except (UserError, OSError, MemoryError) as error:
+        if options.debug:
+            raise
+        print(f"error: {plain(error)}", file=sys.stderr)
+        return 2
+
+
+def plain(error: BaseException) -> str:
+    """One sentence for what went wrong."""
+    if isinstance(error, UserError):
+        return " ".join(str(error).split())
+    if isinstance(error, MemoryError):
+        return "There is not enough memory; lower --batch-size or --max-length."
+    where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+    return f"{error.strerror or error}{where}; --debug shows where."
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands, each with an example in its help."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tinybert_lite",
+        description="Distil a small BERT from a large one: TinyBERT (Jiao et al. 2020).",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    made = {}
+    for name, summary in COMMANDS.items():
+        made[name] = commands.add_parser(
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            epilog=f"example:\n  {EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        made[name].add_argument("--debug", action="store_true", help="show the traceback of errors")
+    made["fetch"].add_argument("assets", nargs="*", help="teacher, glove, reviews, text (all)")
+    for name in ("run", "finetune", "distill", "evaluate"):
+        add_task(made[name])
+    for name in ("run", "finetune", "distill"):
+        add_training(made[name], name)
+    evaluate = made["evaluate"]
+    evaluate.add_argument("--model", required=True, metavar="FOLDER", help="a classifier")
+    evaluate.add_argument("--split", default="test", help="train, dev or test (test)")
+    evaluate.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    return parser
+
+
+def add_task(parser: argparse.ArgumentParser) -> None:
+    """What to learn: a known task or the user's own files."""
+    group = parser.add_argument_group("task")
+    group.add_argument("--task", metavar="NAME", help="reviews, review-ratings, glue/sst2 …")
+    group.add_argument("--train", metavar="FILE", help="own .csv, .tsv, .jsonl or .parquet")
+    group.add_argument("--test", metavar="FILE", help="own evaluation file (else a share is held)")
+    group.add_argument("--text", metavar="COLUMN", help="column of the texts")
+    group.add_argument("--text-pair", metavar="COLUMN", help="column of the second texts")
+    group.add_argument("--label", metavar="COLUMN", help="column of the labels")
+    group.add_argument("--regression", action="store_true", help="labels are numbers to predict")
+    group.add_argument("--seed", type=int, default=0, help="(0)")
+    group.add_argument("--max-length", type=int, default=128, help="tokens a text is cut to (128)")
+
+
+def add_training(parser: argparse.ArgumentParser, command: str) -> None:
+    """How to learn it."""
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where everything goes")
+    parser.add_argument(
+        "--teacher", default="minilm", help="minilm (embedded), a folder, or a hub name"
+    )
+    phases = {"run": ("finetune", "intermediate", "prediction"), "finetune": ("finetune",)}
+    group = parser.add_argument_group("training")
+    if command != "finetune":
+        group.add_argument("--student", default="lite", help="lite, nano, tinybert4, tinybert6")
+        group.add_argument("--start", default="random", help="random (paper) or warm (SVD)")
+        group.add_argument("--general", metavar="FOLDER", help="start from a general student")
+        group.add_argument(
+            "--mapping", default="uniform", help="uniform, top, bottom, or layers as 2,4,6"
+        )
+        group.add_argument(
+            "--projection", default="paper", help="paper (W_e and W_h) or shared (authors' code)"
+        )
+        group.add_argument("--augment", type=int, default=0, help="variants a sentence (0)")
+        group.add_argument("--temperature", type=float, default=1.0, help="of equation 10 (1)")
+    group.add_argument("--batch-size", type=int, default=32, help="texts a step (32)")
+    defaults = {"finetune": (3, 1e-4), "intermediate": (10, 1e-3), "prediction": (4, 2e-4)}
+    for phase in phases.get(command, ("intermediate", "prediction")):
+        epochs, rate = defaults[phase]
+        group.add_argument(f"--{phase}-epochs", type=float, default=epochs, help=f"({epochs})")
+        group.add_argument(f"--{phase}-rate", type=float, default=rate, help=f"({rate})")
+    manner = parser.add_argument_group("manner (changes no result)")
+    manner.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    manner.add_argument("--quiet", action="store_true", help="no progress bars")
+    manner.add_argument(
+        "--save-seconds", type=float, default=60, help="time between checkpoints (60)"
+    )
+    manner.add_argument(
+        "--keep-gib", type=float, default=4, help="memory for kept teacher answers (4)"
+    )
+
+
+def check(options: argparse.Namespace) -> int:
+    from . import environment
+
+    checks = environment.report()
+    print(environment.format_report(checks))
+    return 1 if any(c.failed for c in checks) else 0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    from . import assets
+
+    for name, folder in assets.fetch(options.assets or None).items():
+        print(f"{name}: {folder}")
+    return 0
+
+
+def train(options: argparse.Namespace, phases: tuple[str, ...]) -> int:
+    import dataclasses
+
+    from . import recipe
+
+    quiet_libraries()
+    names = {f.name for f in dataclasses.fields(recipe.Options)}
+    given = {k: v for k, v in vars(options).items() if k in names}
+    if "mapping" in given:
+        given["mapping"] = parse_mapping(given["mapping"])
+    manner = recipe.Manner(
+        cpu=options.cpu,
+        progress=not options.quiet,
+        save_seconds=options.save_seconds,
+        keep_gib=options.keep_gib,
+    )
+    metrics = recipe.run(recipe.Options(**given), options.out, manner, phases, print)
+    for line in summary(metrics):
+        print(line)
+    print(f"everything is in {options.out}; start with README.md there")
+    return 0
+
+
+def run(options: argparse.Namespace) -> int:
+    return train(options, ("finetune", "augment", "intermediate", "prediction"))
+
+
+def finetune(options: argparse.Namespace) -> int:
+    return train(options, ("finetune",))
+
+
+def distill(options: argparse.Namespace) -> int:
+    return train(options, ("augment", "intermediate", "prediction"))
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    import dataclasses
+    import json
+
+    from . import recipe
+
+    quiet_libraries()
+    names = {f.name for f in dataclasses.fields(recipe.Options)}
+    given = {k: v for k, v in vars(options).items() if k in names}
+    scores = recipe.evaluate_model(recipe.Options(**given), options.model, options.split)
+    print(json.dumps(scores, indent=2))
+    return 0
+
+
+HANDLERS = {
+    "check": check,
+    "fetch": fetch,
+    "run": run,
+    "finetune": finetune,
+    "distill": distill,
+    "evaluate": evaluate,
+}
+
+
+def parse_mapping(text: str) -> str | list[int]:
+    """A strategy's name, or layers as 2,4,6."""
+    if not text[:1].isdigit():
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(
+            f"--mapping takes uniform, top, bottom or layers as 2,4,6, not {text!r}."
+        ) from error
+
+
+def summary(metrics: dict) -> list[str]:
+    """The result in three lines."""
+    m = metrics
+    lines = [f"teacher: {m['metric']} {m['teacher']:.4f}, {m['teacher_params']:,} parameters"]
+    if "student" in m:
+        retained = f"{m['retained']:.1%}" if m["retained"] is not None else "–"
+        lines += [
+            f"student: {m['metric']} {m['student']:.4f}, {m['student_params']:,} parameters",
+            f"the student keeps {retained} of the teacher's {m['metric']} on {m['test_size']:,} "
+            f"test texts, {m['size_ratio']:.1f} × smaller, {m['speedup']:.1f} × faster "
+            f"(majority {m['majority']:.4f})",
+        ]
+    return lines
+
+
+def quiet_libraries() -> None:
+    """Load reports and weight-loading bars are for debugging, not for this program's users."""
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

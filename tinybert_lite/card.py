@@ -1,0 +1,79 @@
+"""The report of a run: a model card in plain words, and its figures."""
+
+import json
+from pathlib import Path
+
+from .tasks import Task
+from .training import write_text
+
+
+def write(out: Path, metrics: dict, options: dict, task: Task) -> None:
+    """README.md of an output folder, every number taken from its metrics.json."""
+    m = metrics
+    lines = [
+        f"# A student for {task.name}",
+        "",
+        f"Distilled from `{options['teacher']}` by TinyBERT Lite (TinyBERT, Jiao et al. 2020). "
+        f"Data: {task.source}.",
+        "",
+        "| | teacher | student |",
+        "|---|---|---|",
+    ]
+    if "student" in m:
+        t = m["latency_ms"]
+        lines += [
+            f"| {m['metric']} on {m['test_size']:,} test texts | {m['teacher']:.4f} | "
+            f"{m['student']:.4f} |",
+            f"| parameters | {m['teacher_params']:,} | {m['student_params']:,} |",
+            f"| ms for one text of {t['tokens']} tokens | {t['teacher']:.1f} | {t['student']:.1f} |",
+            "",
+            f"Answering with the most frequent class scores {m['majority']:.4f}."
+            if task.kind == "classification"
+            else f"Answering with the mean scores {m['majority']:.4f}.",
+        ]
+    else:
+        lines += [
+            f"| {m['metric']} on {m['test_size']:,} test texts | {m['teacher']:.4f} | not made |",
+            f"| parameters | {m['teacher_params']:,} | |",
+        ]
+    lines += [
+        "",
+        f"Seed {m['seed']}; seconds by phase: "
+        + (", ".join(f"{k} {v:.0f}" for k, v in m["seconds"].items()) or "none")
+        + f"; {m['environment']['processor']}, {m['environment']['threads']} threads, "
+        f"GPU {m['environment']['gpu']}.",
+        "",
+        "## Use",
+        "",
+        "```python",
+        "from transformers import pipeline",
+        'pipeline("text-classification", "model")("a text of your own")',
+        "```",
+        "",
+        "## Limits",
+        "",
+        "It was measured on texts like those it was trained on, and on nothing else. It inherits "
+        "what its teacher gets wrong.",
+        "",
+        *(f"- {note}" for note in task.notes),
+        "",
+        "## Settings",
+        "",
+        "```json",
+        json.dumps(options, indent=2),
+        "```",
+        "",
+    ]
+    write_text(out / "README.md", "\n".join(lines))
+
+
+def draw(out: Path, metrics: dict) -> None:
+    """figures/losses.png: the curves of log.jsonl."""
+    from . import plots
+
+    log = out / "log.jsonl"
+    if not log.is_file():
+        return
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    (out / "figures").mkdir(exist_ok=True)
+    plots.training_curves(records).savefig(out / "figures" / "losses.png", dpi=120)

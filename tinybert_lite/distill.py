@@ -1,0 +1,224 @@
+"""The phases: teacher fine-tuning, general distillation, and both steps of task distillation."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PreTrainedModel
+
+from . import UserError
+from .attention import capture
+from .batches import Encoded, by_length
+from .evaluate import predict
+from .losses import (
+    attention_loss,
+    attention_loss_gram,
+    hidden_loss,
+    regression_loss,
+    soft_cross_entropy,
+)
+from .models import Projection
+from .training import History, Settings, fit
+
+
+def finetune(
+    teacher: PreTrainedModel,
+    train: Encoded,
+    settings: Settings,
+    folder: Path,
+    accelerator: Accelerator,
+    score: Callable[[], float] | None = None,
+    name: str = "finetune",
+    **options,
+) -> History:
+    """Train a classifier on hard labels (or numbers), in place."""
+    regression = teacher.config.num_labels == 1
+    labels = torch.from_numpy(train.labels).to(accelerator.device)
+
+    def loss(module: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:
+        logits = module(**train.batch(rows, accelerator.device)).logits.float()
+        gold = labels[rows]
+        if regression:
+            return {"label": F.mse_loss(logits[:, 0], gold.float())}
+        return {"label": F.cross_entropy(logits, gold)}
+
+    teacher.to(accelerator.device).train()
+    return fit(name, teacher, loss, train.lengths, settings, folder, accelerator, score, **options)
+
+
+class Intermediate(nn.Module):
+    """Student and projection with the intermediate losses: equations 7, 8 and 9.
+
+    `mapping` is g(0…M). `what="qk"` compares attention in its Gram form, `"scores"` in the plain
+    one. `parts` are the losses that count, of "attention", "hidden" and "embedding".
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        projection: Projection,
+        mapping: list[int],
+        what: str = "qk",
+        parts: tuple[str, ...] = ("attention", "hidden", "embedding"),
+        normalize: str = "tokens",
+    ):
+        super().__init__()
+        self.student, self.projection, self.mapping = student, projection, mapping
+        self.what, self.parts, self.normalize = what, parts, normalize
+        # What no intermediate loss reaches is not trained (nor waited for by several processes).
+        encoder = student.base_model
+        for module in (getattr(encoder, "pooler", None), getattr(student, "classifier", None)):
+            if module is not None:
+                module.requires_grad_(False)
+
+    def forward(
+        self, inputs: dict[str, Tensor], target_hidden: list[Tensor], target_attention: list
+    ) -> dict[str, Tensor]:
+        """Losses by name: attention.m for m = 1…M, hidden.m, and embedding."""
+        mask = inputs["attention_mask"]
+        got = capture(self.student.base_model, inputs, self.what)
+        losses = {}
+        if "attention" in self.parts:
+            loss = attention_loss if self.what == "scores" else attention_loss_gram
+            for m, (ours, theirs) in enumerate(zip(got.attention, target_attention), start=1):
+                losses[f"attention.{m}"] = loss(ours, theirs, mask, self.normalize)
+        for m, (ours, theirs) in enumerate(zip(got.hidden, target_hidden)):
+            key = f"hidden.{m}" if m else "embedding"
+            if key.split(".")[0] in self.parts:
+                projection = self.projection(m)
+                losses[key] = hidden_loss(ours, theirs, projection, mask, self.normalize)
+        return losses
+
+
+class TeacherAnswers:
+    """What the teacher says to each text: hidden outputs g(0…M), attention of layers g(1…M).
+
+    The teacher is in evaluation mode and without gradients. Its answers are asked once and kept
+    in half precision when they fit into `keep_bytes`, else asked again at every step: for an
+    answer does not change from epoch to epoch.
+    """
+
+    def __init__(
+        self,
+        teacher: PreTrainedModel,
+        data: Encoded,
+        mapping: list[int],
+        what: str = "qk",
+        keep_bytes: int = 0,
+        progress: Callable[[list], list] = lambda batches: batches,
+    ):
+        self.teacher, self.data, self.mapping, self.what = teacher.eval(), data, mapping, what
+        self.store: Tensor | None = None
+        self.device = next(teacher.parameters()).device
+        if 0 < self.bytes_needed(teacher.config.hidden_size, data, mapping) <= keep_bytes:
+            self._keep(progress)
+
+    @staticmethod
+    def bytes_needed(width: int, data: Encoded, mapping: list[int]) -> int:
+        """Memory for all answers in half precision: M + 1 hidden states, M queries and keys."""
+        return 2 * width * (3 * len(mapping) - 2) * int(data.offsets[-1])
+
+    @torch.no_grad()
+    def _ask(self, inputs: dict[str, Tensor], what: str) -> tuple[list[Tensor], list]:
+        got = capture(self.teacher.base_model, inputs, what)
+        hidden = [got.hidden[g] for g in self.mapping]
+        return hidden, [got.attention[g - 1] for g in self.mapping[1:]]
+
+    def _keep(self, progress) -> None:
+        """Ask for all texts, token by token: (tokens, 3M + 1, d) in float16."""
+        config = self.teacher.config
+        self.heads = config.num_attention_heads
+        parts = 3 * len(self.mapping) - 2
+        shape = (int(self.data.offsets[-1]), parts, config.hidden_size)
+        self.store = torch.empty(shape, dtype=torch.float16)
+        for rows in progress(by_length(self.data.lengths, 64)):
+            inputs = self.data.batch(rows, self.device)
+            hidden, attention = self._ask(inputs, "qk")
+            flat = [t.transpose(1, 2).flatten(2) for qk in attention for t in qk]
+            at, real = self.data.positions(rows)
+            together = torch.stack(hidden + flat, dim=2)[torch.from_numpy(real)]
+            # float16 ends at 65504; a hidden state beyond it would become infinite.
+            self.store[torch.from_numpy(at[real])] = together.clamp(-6e4, 6e4).half().cpu()
+
+    def __call__(self, rows: np.ndarray, inputs: dict[str, Tensor]) -> tuple[list[Tensor], list]:
+        """Targets of one batch: hidden (batch, l, d) each, attention as `what` says."""
+        if self.store is None:
+            return self._ask(inputs, self.what)
+        at, _ = self.data.positions(rows)
+        kept = self.store[torch.from_numpy(at)].to(self.device, torch.float32)
+        count = len(self.mapping)
+        hidden = [kept[:, :, i] for i in range(count)]
+        flat = [
+            kept[:, :, i].unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for i in range(count, kept.shape[2])
+        ]
+        pairs = list(zip(flat[::2], flat[1::2], strict=True))
+        if self.what == "qk":
+            return hidden, pairs
+        return hidden, [q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 for q, k in pairs]
+
+
+def intermediate(
+    module: Intermediate,
+    answers: TeacherAnswers,
+    train: Encoded,
+    settings: Settings,
+    folder: Path,
+    accelerator: Accelerator,
+    name: str = "intermediate",
+    **options,
+) -> History:
+    """Intermediate distillation, of stage 1 on general text or of stage 2 on task text.
+
+    Raises UserError when student and teacher do not have the same number of heads.
+    """
+    ours = module.student.config.num_attention_heads
+    theirs = answers.teacher.config.num_attention_heads
+    if ours != theirs:
+        raise UserError(
+            f"The student has {ours} heads and the teacher {theirs}: equation 7 compares them one "
+            f"by one; build the student with {theirs} heads."
+        )
+
+    def loss(model: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:
+        inputs = train.batch(rows, accelerator.device)
+        return model(inputs, *answers(rows, inputs))
+
+    module.to(accelerator.device).train()
+    history = fit(name, module, loss, train.lengths, settings, folder, accelerator, **options)
+    module.student.requires_grad_(True)
+    return history
+
+
+def prediction(
+    student: PreTrainedModel,
+    teacher: PreTrainedModel,
+    train: Encoded,
+    settings: Settings,
+    folder: Path,
+    accelerator: Accelerator,
+    temperature: float = 1.0,
+    score: Callable[[], float] | None = None,
+    name: str = "prediction",
+    **options,
+) -> History:
+    """Prediction-layer distillation (equation 10); a regression's target is the teacher's number.
+
+    The teacher is asked once, its logits are kept. Gold labels are never looked at.
+    """
+    teacher.to(accelerator.device).eval()
+    soft_labels = torch.from_numpy(predict(teacher, train)).to(accelerator.device)
+    regression = student.config.num_labels == 1
+
+    def loss(module: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:
+        logits = module(**train.batch(rows, accelerator.device)).logits
+        if regression:
+            return {"prediction": regression_loss(logits, soft_labels[rows])}
+        return {"prediction": soft_cross_entropy(logits, soft_labels[rows], temperature)}
+
+    student.requires_grad_(True).to(accelerator.device).train()
+    return fit(name, student, loss, train.lengths, settings, folder, accelerator, score, **options)

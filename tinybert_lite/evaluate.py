@@ -1,0 +1,90 @@
+"""Scores, sizes and speed of models."""
+
+import platform
+import statistics
+import time
+
+import numpy as np
+import torch
+from torch import nn
+
+from .batches import Encoded, by_length
+from .tasks import Task
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, data: Encoded, batch_size: int = 64) -> np.ndarray:
+    """Logits (texts, classes) of a classifier, float32, in the order of the texts."""
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    logits = None
+    for rows in by_length(data.lengths, batch_size):
+        got = model(**data.batch(rows, device)).logits.float().cpu().numpy()
+        if logits is None:
+            logits = np.empty((len(data), got.shape[1]), dtype=np.float32)
+        logits[rows] = got
+    model.train(was_training)
+    return logits if logits is not None else np.empty((0, 0), np.float32)
+
+
+def answers(task: Task, logits: np.ndarray) -> np.ndarray:
+    """What the logits say: class indices (texts,), or numbers for a regression task."""
+    return logits[:, 0] if task.kind == "regression" else logits.argmax(1)
+
+
+def score(task: Task, model: nn.Module, data: Encoded) -> dict[str, float]:
+    """The metrics of a model on labelled texts."""
+    return task.score(answers(task, predict(model, data)), data.labels)
+
+
+@torch.inference_mode()
+def latency(
+    models: dict[str, nn.Module], batch: int = 1, tokens: int = 128, repeats: int = 10
+) -> dict[str, float]:
+    """Milliseconds of one forward pass of each model, median, the models taking turns.
+
+    Input is random words, (batch, tokens) without padding.
+    """
+    ids = torch.randint(1000, 2000, (batch, tokens))
+    mask = torch.ones_like(ids)
+    times: dict[str, list[float]] = {name: [] for name in models}
+    for turn in range(repeats + 2):
+        for name, model in models.items():
+            device = next(model.parameters()).device
+            inputs = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+            _wait(device)
+            start = time.perf_counter()
+            model.eval()(**inputs)
+            _wait(device)
+            if turn >= 2:  # the first two warm up
+                times[name].append((time.perf_counter() - start) * 1000)
+    return {name: statistics.median(t) for name, t in times.items()}
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def environment() -> dict[str, str | int]:
+    """Versions and hardware that a measurement should name."""
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as f:
+            return next(line.split(":")[1].strip() for line in f if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"

@@ -1,0 +1,492 @@
+"""From a task and a teacher to a folder with a student in it: the phases in order, resumable."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from filelock import FileLock, Timeout
+from torch import nn
+from transformers import PreTrainedModel
+
+from . import UserError, __version__, distill, evaluate, tasks
+from .batches import encode
+from .mapping import layer_mapping
+from .models import (
+    PRESETS,
+    Projection,
+    build_student,
+    flops,
+    load_classifier,
+    load_encoder,
+    load_tokenizer,
+    parameters,
+    warm_start,
+)
+from .training import History, Settings, load_tensors, save_tensors, write_text
+
+GIB = 2**30
+
+
+@dataclass
+class Options:
+    """Everything a run depends on; two runs with equal options give equal weights on a CPU."""
+
+    task: str | None = None
+    train: str | None = None
+    test: str | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    regression: bool = False
+    teacher: str = "minilm"
+    student: str = "lite"
+    start: str = "random"
+    mapping: str | list[int] = "uniform"
+    projection: str = "paper"
+    general: str | None = None
+    augment: int = 0
+    temperature: float = 1.0
+    seed: int = 0
+    max_length: int = 128
+    batch_size: int = 32
+    finetune_epochs: float = 3
+    finetune_rate: float = 1e-4
+    intermediate_epochs: float = 10
+    intermediate_rate: float = 1e-3
+    prediction_epochs: float = 4
+    prediction_rate: float = 2e-4
+
+
+@dataclass
+class Manner:
+    """How a run is carried out: may differ from a command to its continuation."""
+
+    cpu: bool = False
+    progress: bool = True
+    save_seconds: float = 60.0
+    keep_gib: float = 4.0
+
+
+def load_task(options: Options) -> tasks.Task:
+    """The task the options name: a known one, or the user's own files."""
+    if (options.task is None) == (options.train is None):
+        raise UserError(
+            "Name either a task (--task reviews) or your own file (--train a.csv --text COLUMN "
+            "--label COLUMN)."
+        )
+    if options.task is not None:
+        own = {"--test": options.test, "--text": options.text, "--label": options.label}
+        own |= {"--text-pair": options.text_pair, "--regression": options.regression}
+        odd = [name for name, value in own.items() if value]
+        if odd:
+            raise UserError(f"{', '.join(odd)} belongs to --train, not to --task {options.task}.")
+        return tasks.load_task(options.task)
+    if options.text is None or options.label is None:
+        raise UserError("--train also needs --text COLUMN and --label COLUMN.")
+    return tasks.load_files(
+        options.train,
+        options.test,
+        text=options.text,
+        label=options.label,
+        text_pair=options.text_pair,
+        regression=options.regression,
+        seed=options.seed,
+    )
+
+
+def check(options: Options) -> None:
+    """Refuse options that cannot work before anything is loaded. Raises UserError."""
+    if options.student not in PRESETS:
+        raise UserError(f"There is no student {options.student!r}; take {', '.join(PRESETS)}.")
+    if options.start not in ("random", "warm"):
+        raise UserError(f"There is no start {options.start!r}; take random or warm.")
+    if options.projection not in ("paper", "shared"):
+        raise UserError(f"There is no projection {options.projection!r}; take paper or shared.")
+    if options.start == "warm" and options.general:
+        raise UserError("--start warm and --general exclude each other: a student starts once.")
+    if not options.temperature > 0:
+        raise UserError(f"--temperature must be greater than 0, not {options.temperature}.")
+    for name in ("batch_size", "max_length"):
+        if getattr(options, name) < (1 if name == "batch_size" else 8):
+            raise UserError(f"--{name.replace('_', '-')} is too small: {getattr(options, name)}.")
+    if options.augment < 0:
+        raise UserError(f"--augment is the number of variants a sentence, not {options.augment}.")
+    for phase in ("finetune", "intermediate", "prediction"):
+        epochs, rate = getattr(options, f"{phase}_epochs"), getattr(options, f"{phase}_rate")
+        if not 0 <= epochs <= 10_000:
+            raise UserError(f"--{phase}-epochs must lie between 0 and 10,000, not {epochs}.")
+        if not 0 < rate < 1:
+            raise UserError(f"--{phase}-rate must lie between 0 and 1, not {rate}.")
+
+
+PHASES = ("finetune", "augment", "intermediate", "prediction")
+
+
+def run(
+    options: Options,
+    out: str | Path,
+    manner: Manner | None = None,
+    phases: tuple[str, ...] = PHASES,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict:
+    """Fine-tune the teacher, distil the student, measure both, write it all into `out`.
+
+    Returns what metrics.json holds. Called again with the same options it continues where it was
+    stopped. Raises UserError for what the user can mend.
+    """
+    check(options)
+    manner = manner or Manner()
+    out = Path(out)
+    with folder_for(out, options, phases):
+        workshop = Workshop(options, out, manner, tell)
+        for phase in phases:
+            getattr(workshop, phase)()
+        return workshop.report(phases)
+
+
+@contextmanager
+def folder_for(out: Path, options: Options, phases: tuple[str, ...]):
+    """Make the output folder ours: refuse one that is in use or holds another run."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"{out} is a file; --out needs a folder.")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / ".lock")
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"Another run is writing into {out}; wait for it, or take another --out."
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"Nothing can be written into {out} ({error.strerror}); take another --out."
+        ) from error
+    try:
+        config = {"version": __version__, "phases": list(phases), **dataclasses.asdict(options)}
+        config = json.loads(json.dumps(config))
+        file = out / "config.json"
+        if file.is_file():
+            before = json.loads(file.read_text(encoding="utf-8"))
+            differing = [k for k in config | before if config.get(k) != before.get(k)]
+            if differing:
+                raise UserError(
+                    f"{out} holds a run with other settings ({', '.join(sorted(differing))}); "
+                    "take another --out, or give that run's command again."
+                )
+        elif any(p.name != ".lock" for p in out.iterdir()):
+            raise UserError(f"{out} is not empty and no run of this program; take another --out.")
+        else:
+            write_text(file, json.dumps(config, indent=2) + "\n")
+        yield
+    finally:
+        lock.release()
+        (out / ".lock").unlink(missing_ok=True)
+
+
+class Workshop:
+    """One run: what its phases share, and a method for each."""
+
+    def __init__(self, options: Options, out: Path, manner: Manner, tell: Callable[[str], None]):
+        self.options, self.out, self.manner, self.tell = options, out, manner, tell
+        self.state = out / "state"
+        self.state.mkdir(exist_ok=True)
+        gpu = torch.cuda.is_available() and not manner.cpu
+        self.accelerator = Accelerator(cpu=manner.cpu, mixed_precision="bf16" if gpu else "no")
+        self.task = load_task(options)
+        for note in self.task.notes:
+            tell(f"note: {note}")
+        self.tokenizer = load_tokenizer(options.teacher)
+        self.data = {
+            name: encode(self.tokenizer, s.texts, s.pairs, s.labels, options.max_length)
+            for name, s in self.task.splits.items()
+        }
+        self.unlabelled = self.data["train"]  # what the student reads; augmentation makes it larger
+        self.done_file = out / "phases.json"
+        self.done = json.loads(self.done_file.read_text()) if self.done_file.is_file() else {}
+        self.teacher: PreTrainedModel | None = None
+        self.student: PreTrainedModel | None = None
+
+    # The phases -------------------------------------------------------------------------------
+
+    def finetune(self) -> None:
+        """Teacher on hard labels, best on dev; `teacher/`."""
+        folder = self.out / "teacher"
+        if "finetune" not in self.done:
+            teacher = self._fresh_teacher()
+            if self.options.finetune_epochs:
+                history = distill.finetune(
+                    teacher, self.data["train"], self._settings("finetune"), self.state,
+                    self.accelerator, self._dev_score(teacher), progress=self.manner.progress,
+                )  # fmt: skip
+            else:
+                history = History()
+            self._save_model(teacher, folder)
+            self._finish("finetune", history)
+        self.teacher = self._load(folder)
+
+    def augment(self) -> None:
+        """Algorithm 1 on the training texts; `augmented.jsonl`."""
+        if not self.options.augment:
+            return
+        from . import augment  # masked LM and word vectors: only who augments needs them
+
+        train = self.task.splits["train"]
+        file = self.state / "augmented.jsonl"
+        texts, pairs, seconds = augment.augment_to_file(
+            train.texts, train.pairs, file, n=self.options.augment, seed=self.options.seed,
+            progress=self.manner.progress,
+        )  # fmt: skip
+        self.unlabelled = encode(self.tokenizer, texts, pairs, None, self.options.max_length)
+        if "augment" not in self.done:
+            self._finish("augment", History(seconds=seconds))
+
+    def intermediate(self) -> None:
+        """Equations 7 to 9, student and projection; `intermediate/`."""
+        teacher = self._teacher()
+        folder = self.out / "intermediate"
+        if "intermediate" not in self.done:
+            student, projection = self._fresh_student()
+            module = distill.Intermediate(student, projection, self._mapping())
+            if self.options.intermediate_epochs:
+                teacher.to(self.accelerator.device)
+                settings = self._settings("intermediate")
+                answers = self._answers(teacher, settings.epochs)
+                history = distill.intermediate(
+                    module, answers, self.unlabelled, settings, self.state, self.accelerator,
+                    progress=self.manner.progress,
+                )  # fmt: skip
+            else:
+                history = History()
+            self._save_model(student, folder, projection)
+            self._finish("intermediate", history)
+        self.student = self._load(folder)
+
+    def prediction(self) -> None:
+        """Equation 10, best on dev; `model/`."""
+        teacher = self._teacher()
+        folder = self.out / "model"
+        if "prediction" not in self.done:
+            student = self.student or self._fresh_student()[0]
+            if self.options.prediction_epochs:
+                history = distill.prediction(
+                    student, teacher, self.unlabelled, self._settings("prediction"), self.state,
+                    self.accelerator, self.options.temperature, self._dev_score(student),
+                    progress=self.manner.progress,
+                )  # fmt: skip
+            else:
+                history = History()
+            self._save_model(student, folder)
+            self._finish("prediction", history)
+        self.student = self._load(folder)
+
+    # What they share --------------------------------------------------------------------------
+
+    def _settings(self, phase: str) -> Settings:
+        o = self.options
+        return Settings(
+            epochs=getattr(o, f"{phase}_epochs"), rate=getattr(o, f"{phase}_rate"),
+            batch_size=o.batch_size, seed=o.seed, save_seconds=self.manner.save_seconds,
+        )  # fmt: skip
+
+    def _fresh_teacher(self) -> PreTrainedModel:
+        torch.manual_seed(self.options.seed)  # the classifier's start
+        return load_classifier(
+            self.options.teacher, self.task.label_names, self.task.kind == "regression"
+        )[0]
+
+    def _teacher(self) -> PreTrainedModel:
+        """The fine-tuned teacher: made here, or given, its classes in the task's order."""
+        if self.teacher is None:
+            teacher, _ = load_classifier(self.options.teacher)
+            if self.task.kind == "regression":
+                if teacher.config.num_labels != 1:
+                    raise UserError(
+                        f"{self.options.teacher} answers with {teacher.config.num_labels} classes "
+                        "and the task asks for a number; fine-tune a teacher for it (run, finetune)."
+                    )
+            else:
+                reorder_classes(teacher, self.task.label_names)
+            self.teacher = teacher
+        return self.teacher
+
+    def _mapping(self) -> list[int]:
+        teacher, o = self._teacher(), self.options
+        layers = PRESETS[o.student].layers
+        return layer_mapping(teacher.config.num_hidden_layers, layers, o.mapping)
+
+    def _fresh_student(self) -> tuple[PreTrainedModel, Projection]:
+        o, teacher = self.options, self._teacher()
+        student = build_student(teacher.config, o.student, o.seed)
+        widths = student.config.hidden_size, teacher.config.hidden_size
+        projection = Projection(*widths, o.projection, o.seed)
+        if o.start == "warm":
+            warm_start(student, projection, teacher)
+        if o.general:
+            start_from(student, projection, o.general)
+        return student, projection
+
+    def _answers(self, teacher: PreTrainedModel, epochs: float) -> distill.TeacherAnswers:
+        mapping = self._mapping()
+        need = distill.TeacherAnswers.bytes_needed(
+            teacher.config.hidden_size, self.unlabelled, mapping
+        )
+        keep = int(self.manner.keep_gib * GIB) if epochs > 1 else 0
+        fits = need <= keep
+        self.tell(
+            f"teacher answers: {need / GIB:.2f} GiB, "
+            + ("asked once and kept" if fits else "more than may be kept, asked at every step")
+        )
+        return distill.TeacherAnswers(teacher, self.unlabelled, mapping, "qk", keep, self._bar)
+
+    def _bar(self, batches: list) -> list:
+        from tqdm.auto import tqdm
+
+        return tqdm(batches, desc="teacher answers", disable=not self.manner.progress)
+
+    def _dev_score(self, model: nn.Module) -> Callable[[], float]:
+        return lambda: evaluate.score(self.task, model, self.data["dev"])[self.task.metric]
+
+    def _load(self, folder: Path) -> PreTrainedModel:
+        return load_classifier(str(folder))[0].to(self.accelerator.device)
+
+    def _save_model(
+        self, model: PreTrainedModel, folder: Path, projection: Projection | None = None
+    ) -> None:
+        """A folder that plain transformers loads, made beside and moved into place."""
+        if not self.accelerator.is_main_process:
+            return
+        beside = folder.with_name(folder.name + ".part")
+        shutil.rmtree(beside, ignore_errors=True)
+        label_names = self.task.label_names
+        if label_names:
+            model.config.id2label = dict(enumerate(label_names))
+            model.config.label2id = {name: i for i, name in enumerate(label_names)}
+        try:
+            model.save_pretrained(beside)
+            self.tokenizer.save_pretrained(beside)
+            if projection is not None:
+                save_tensors(projection.state_dict(), beside / "projection.safetensors", {})
+        except UserError:
+            raise
+        except Exception as error:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise UserError(
+                f"The model could not be written into {folder} ({error}); free some space and give "
+                "the same command again."
+            ) from error
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.replace(folder)
+
+    def _finish(self, phase: str, history: History) -> None:
+        """Note a phase as done; only then its checkpoint is no longer needed."""
+        if not self.accelerator.is_main_process:
+            return
+        self.done[phase] = {"seconds": round(history.seconds, 1), "dev": history.best}
+        write_text(self.done_file, json.dumps(self.done, indent=2) + "\n")
+        (self.state / f"{phase}.safetensors").unlink(missing_ok=True)
+
+    # The report -------------------------------------------------------------------------------
+
+    def report(self, phases: tuple[str, ...]) -> dict:
+        """Measure teacher and student on the test split and write metrics, card and figures."""
+        from . import card
+
+        o, task, test = self.options, self.task, self.data["test"]
+        models = {"teacher": self._teacher(), "student": self.student}
+        models = {name: m for name, m in models.items() if m is not None}
+        scores = {name: evaluate.score(task, m, test) for name, m in models.items()}
+        main = {name: s[task.metric] for name, s in scores.items()}
+        metrics = {
+            "task": task.name,
+            "metric": task.metric,
+            **main,
+            "retained": _ratio(main.get("student"), main["teacher"]),
+            "majority": task.majority()[task.metric],
+            "test_size": len(test),
+            "seed": o.seed,
+            "all_scores": scores,
+            "teacher_params": parameters(models["teacher"]),
+            "teacher_flops": flops(models["teacher"].config),
+        }
+        if "student" in models:
+            one = evaluate.latency(models, batch=1, tokens=128)
+            many = evaluate.latency(models, batch=32, tokens=128, repeats=3)
+            size = parameters(models["student"])
+            metrics |= {
+                "student_params": size,
+                "student_flops": flops(models["student"].config),
+                "size_ratio": metrics["teacher_params"] / size,
+                "latency_ms": {**one, "batch": 1, "tokens": 128},
+                "latency_ms_batch_32": {**many, "batch": 32, "tokens": 128},
+                "speedup": one["teacher"] / one["student"],
+                "speedup_batch_32": many["teacher"] / many["student"],
+            }
+        metrics |= {
+            "seconds": {phase: facts["seconds"] for phase, facts in self.done.items()},
+            "dev": {phase: facts["dev"] for phase, facts in self.done.items()},
+            "environment": evaluate.environment(),
+            "notes": task.notes,
+        }
+        if self.accelerator.is_main_process:
+            write_text(self.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            log = self.state / "log.jsonl"
+            if log.is_file():
+                write_text(self.out / "log.jsonl", log.read_text(encoding="utf-8"))
+            card.write(self.out, metrics, dataclasses.asdict(o), task)
+            card.draw(self.out, metrics)
+        return metrics
+
+
+def _ratio(part: float | None, whole: float) -> float | None:
+    return None if part is None or whole == 0 else part / whole
+
+
+def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> None:
+    """Put a classifier's classes into the task's order, matched by name, in place.
+
+    Raises UserError when their names do not match.
+    """
+    own = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    order = tasks.align_labels(label_names, own)
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.copy_(last.weight[order].clone())
+        if last.bias is not None:
+            last.bias.copy_(last.bias[order].clone())
+    model.config.id2label = dict(enumerate(label_names))
+    model.config.label2id = {name: i for i, name in enumerate(label_names)}
+
+
+def start_from(student: PreTrainedModel, projection: Projection, folder: str) -> None:
+    """Take a generally distilled student's encoder (and its projection, if there is one)."""
+    encoder, _ = load_encoder(folder)
+    ours, theirs = student.base_model.state_dict(), encoder.state_dict()
+    misfits = [k for k in ours if k in theirs and ours[k].shape != theirs[k].shape]
+    if misfits or not set(ours) & set(theirs):
+        raise UserError(
+            f"The general student in {folder} is not of this preset "
+            f"({misfits[0] if misfits else 'other layers'} differs); take its preset with --student."
+        )
+    student.base_model.load_state_dict(theirs, strict=False)
+    file = Path(folder) / "projection.safetensors"
+    if file.is_file():
+        projection.load_state_dict(load_tensors(file)[0])
+
+
+def evaluate_model(options: Options, model: str, split: str = "test") -> dict[str, float]:
+    """All metrics of a classifier on one split of a task."""
+    task = load_task(options)
+    if split not in task.splits:
+        raise UserError(f"{task.name} has no split {split!r}; take {', '.join(task.splits)}.")
+    classifier, tokenizer = load_classifier(model)
+    if task.kind == "classification":
+        reorder_classes(classifier, task.label_names)
+    s = task.splits[split]
+    data = encode(tokenizer, s.texts, s.pairs, s.labels, options.max_length)
+    return evaluate.score(task, classifier, data)

@@ -1,0 +1,328 @@
+"""One training loop for every phase: it can be killed anywhere and continues to the same weights.
+
+`accelerate` carries it (one CPU, one GPU, several). What the next step does depends only on the
+seed, the step number and the weights, so a checkpoint is weights, optimiser moments and a number.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import UserError
+from .batches import plan
+
+LOG_EVERY = 20  # steps between looks at the losses, so that the loop need not wait for the device
+
+
+@dataclass
+class Settings:
+    """How a phase is trained: epochs, sentences a batch, learning rate, and the usual rest.
+
+    `warmup` is the share of steps with a rising rate, after which it falls linearly to 0; `clip`
+    the largest gradient norm; `save_seconds` the time between checkpoints.
+    """
+
+    epochs: float = 3
+    batch_size: int = 32
+    rate: float = 5e-5
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    accumulate: int = 1
+    seed: int = 0
+    save_seconds: float = 60.0
+
+
+@dataclass
+class History:
+    """What a phase leaves: seconds it took, best validation score, and averages for the curves."""
+
+    seconds: float = 0.0
+    best: float | None = None
+    records: list[dict] = field(default_factory=list)
+
+
+class LossNotFinite(UserError):
+    """The loss became NaN or infinite."""
+
+
+def fit(
+    name: str,
+    module: nn.Module,
+    loss: Callable[[nn.Module, np.ndarray], dict[str, Tensor]],
+    lengths: np.ndarray,
+    settings: Settings,
+    folder: Path,
+    accelerator: Accelerator,
+    score: Callable[[], float] | None = None,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train `module` in place on the sum of the losses, and return its history.
+
+    `loss(module, rows)` gives named scalar losses of the rows of one batch; `lengths` (tokens of
+    each text) group the batches. `score()` is asked after each epoch, larger is better, and the
+    best weights are the ones kept; without it the last ones are. `folder` takes the checkpoint
+    `<name>.safetensors` and `log.jsonl`. `on_step(step, losses)` is called every `LOG_EVERY` steps.
+
+    Raises LossNotFinite, naming the step and rows; the checkpoint keeps the last good weights.
+    """
+    run = _Run(name, module, settings, folder, accelerator, score)
+    per_epoch = math.ceil(len(lengths) / settings.batch_size)
+    total = max(1, round(settings.epochs * per_epoch))
+    run.restore()
+    model = accelerator.prepare_model(module) if accelerator.num_processes > 1 else module
+    pending: list[tuple[np.ndarray, dict[str, Tensor]]] = []
+    show = progress and accelerator.is_main_process
+    bar = tqdm(total=total, initial=run.step, desc=name, disable=not show, unit="step")
+    with bar:
+        while run.step < total:
+            epoch = run.step // per_epoch
+            batches = plan(lengths, settings.batch_size, settings.seed, epoch)
+            for rows in batches[run.step % per_epoch :]:
+                rate = rate_at(run.step, total, settings)
+                losses = _step(model, loss, rows, rate, run)
+                run.step += 1
+                pending.append((rows, losses))
+                bar.update()
+                last = run.step == total
+                if last or run.step % LOG_EVERY == 0:
+                    shown = run.log(pending, rate, epoch)
+                    bar.set_postfix({k: f"{v:.3g}" for k, v in shown.items()}, refresh=False)
+                    if on_step is not None:
+                        on_step(run.step, shown)
+                    pending = []
+                    # at the end of an epoch only after its score, or it would never be asked
+                    if run.due() and run.step % per_epoch and not last:
+                        run.save()
+                if last:
+                    break
+            if pending:
+                run.log(pending, rate, epoch)
+                pending = []
+            run.ask_score(epoch)
+    run.save()  # whoever turns the result into a model may be killed before it is done
+    return run.finish()
+
+
+def rate_at(step: int, total: int, settings: Settings) -> float:
+    """The learning rate of a step counted from 0: linear warm-up, then linear decay to 0."""
+    warm = max(1, round(settings.warmup * total))
+    if step < warm:
+        return settings.rate * (step + 1) / warm
+    return settings.rate * (total - step) / max(1, total - warm)
+
+
+def _step(model: nn.Module, loss, rows: np.ndarray, rate: float, run: "_Run") -> dict[str, Tensor]:
+    """One optimiser step; returns the losses on the device, unread."""
+    accelerator, settings = run.accelerator, run.settings
+    # Dropout depends on the step alone: nothing of a random generator needs saving.
+    torch.manual_seed(settings.seed * 1_000_003 + run.step)
+    world, rank = accelerator.num_processes, accelerator.process_index
+    mine = np.resize(rows, max(len(rows), world))[rank::world]
+    parts = np.array_split(mine, min(settings.accumulate, len(mine)))
+    sums: dict[str, Tensor] = {}
+    for part in parts:
+        with accelerator.autocast():
+            losses = loss(model, part)
+        share = len(part) / len(mine)
+        accelerator.backward(torch.stack(list(losses.values())).sum() * share)
+        for key, value in losses.items():
+            sums[key] = sums.get(key, 0.0) + value.detach() * share
+    if settings.clip:
+        nn.utils.clip_grad_norm_(run.trained, settings.clip)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    run.optimizer.step()
+    run.optimizer.zero_grad(set_to_none=True)
+    return sums
+
+
+class _Run:
+    """The state of one phase and its files."""
+
+    def __init__(self, name, module, settings, folder, accelerator, score):
+        self.name, self.module, self.settings, self.folder = name, module, settings, Path(folder)
+        self.accelerator, self.score = accelerator, score
+        self.file = self.folder / f"{name}.safetensors"
+        self.log_file = self.folder / "log.jsonl"
+        self.step, self.history = 0, History()
+        self.best: dict[str, Tensor] | None = None
+        self.started = self.saved = time.monotonic()
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        self.trained = [p for _, p in named]
+        decay = [p for _, p in named if p.ndim > 1]
+        rest = [p for _, p in named if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decay, "weight_decay": settings.weight_decay},
+                {"params": rest, "weight_decay": 0.0},
+            ],
+            lr=settings.rate,
+            fused=True,
+        )
+
+    def log(self, pending, rate: float, epoch: int) -> dict[str, float]:
+        """Read the losses of the last steps, stop if one is not finite, write their means."""
+        keys = list(pending[0][1])
+        table = torch.stack([torch.stack(list(losses.values())) for _, losses in pending]).float()
+        table = table.cpu().numpy()
+        finite = np.isfinite(table).all(1)
+        if not finite.all():
+            bad = int(np.argmin(finite))
+            raise LossNotFinite(
+                f"The loss of phase {self.name} became {table[bad].sum()} at step "
+                f"{self.step - len(pending) + bad + 1}, in the batch of texts number "
+                f"{', '.join(map(str, pending[bad][0][:8]))}…; lower the rate (now {rate:.1e}) and "
+                "give the same command again: it continues from the last good weights."
+            )
+        means = dict(zip(keys, table.mean(0).tolist(), strict=True))
+        record = {
+            "phase": self.name,
+            "step": self.step,
+            "epoch": epoch,
+            "rate": rate,
+            "losses": means,
+            "seconds": round(self.seconds(), 3),
+        }
+        self.write(record)
+        return means
+
+    def write(self, record: dict) -> None:
+        self.history.records.append(record)
+        if self.accelerator.is_main_process:
+            with self.log_file.open("a", encoding="utf-8") as f:
+                f.write(json.dumps(record) + "\n")
+
+    def ask_score(self, epoch: int) -> None:
+        if self.score is None:
+            return
+        self.module.eval()
+        score = float(self.score())
+        self.module.train()
+        self.write({"phase": self.name, "step": self.step, "epoch": epoch, "score": score})
+        if self.history.best is None or score > self.history.best:
+            self.history.best = score
+            self.best = {k: v.detach().clone() for k, v in self.module.state_dict().items()}
+        if self.due():
+            self.save()
+
+    def seconds(self) -> float:
+        return self.history.seconds + time.monotonic() - self.started
+
+    def due(self) -> bool:
+        return time.monotonic() - self.saved >= self.settings.save_seconds
+
+    def save(self) -> None:
+        """Write the checkpoint beside the old one and move it into place."""
+        self.saved = time.monotonic()
+        if not self.accelerator.is_main_process:
+            return
+        tensors = {f"module.{k}": v for k, v in self.module.state_dict().items()}
+        tensors |= {f"best.{k}": v for k, v in (self.best or {}).items()}
+        for i, p in enumerate(self.trained):
+            for key, value in self.optimizer.state.get(p, {}).items():
+                tensors[f"optimizer.{i}.{key}"] = value
+        facts = {"step": self.step, "seconds": self.seconds(), "best": self.history.best}
+        save_tensors(tensors, self.file, {"facts": json.dumps(facts)})
+
+    def restore(self) -> None:
+        """Take up the checkpoint if there is one, and drop what the log says beyond it."""
+        if self.file.is_file():
+            tensors, metadata = load_tensors(self.file)
+            facts = json.loads(metadata["facts"])
+            self.step, self.history.best = facts["step"], facts["best"]
+            self.history.seconds = facts["seconds"]
+            own = {k[7:]: v for k, v in tensors.items() if k.startswith("module.")}
+            try:
+                self.module.load_state_dict(own)
+            except RuntimeError as error:
+                raise UserError(
+                    f"The checkpoint {self.file} is of another model; remove it, or take another "
+                    "--out."
+                ) from error
+            best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
+            self.best = best or None
+            for i, p in enumerate(self.trained):
+                state = {
+                    k.split(".", 2)[2]: v
+                    for k, v in tensors.items()
+                    if k.startswith(f"optimizer.{i}.")
+                }
+                if state:
+                    self.optimizer.state[p] = {
+                        k: v if k == "step" else v.to(p.device) for k, v in state.items()
+                    }
+        self._trim_log()
+
+    def _trim_log(self) -> None:
+        if not self.log_file.is_file() or not self.accelerator.is_main_process:
+            return
+        kept = []
+        for line in self.log_file.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # a line cut short by a kill
+            if record.get("phase") != self.name:
+                kept.append(line)
+            elif record["step"] <= self.step:
+                kept.append(line)
+                self.history.records.append(record)
+        write_text(self.log_file, "".join(line + "\n" for line in kept))
+
+    def finish(self) -> History:
+        if self.best is not None:
+            self.module.load_state_dict(self.best)
+        self.module.eval()
+        self.history.seconds = self.seconds()
+        return self.history
+
+
+def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file so that a kill or a full disk leaves the old one whole.
+
+    Raises UserError when it cannot be written.
+    """
+    beside = file.with_name(file.name + ".part")
+    try:
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, metadata)
+        with beside.open("rb+") as f:
+            os.fsync(f.fileno())
+        os.replace(beside, file)
+    except Exception as error:  # safetensors raises its own type for a full disk
+        beside.unlink(missing_ok=True)
+        raise UserError(
+            f"The checkpoint {file} could not be written ({error}); free some space or take another "
+            "--out. The one before it is still whole."
+        ) from error
+
+
+def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; UserError when it is broken."""
+    try:
+        with safe_open(file, "pt") as f:
+            return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}  # noqa: SIM118
+    except Exception as error:
+        raise UserError(
+            f"The checkpoint {file} is broken ({error}); remove it and give the command again."
+        ) from error
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file by moving a whole one into place."""
+    beside = file.with_name(file.name + ".part")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, file)
