@@ -4,16 +4,14 @@ import warnings
 
 import numpy as np
 
-CLASSIFICATION = ("accuracy", "f1", "matthews")
-REGRESSION = ("pearson", "spearman", "mse")
 
+def scores(classes: int, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """All metrics of a classification, or of a regression where `classes` is 0.
 
-def scores(kind: str, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """All metrics of a kind of task, between -1 and 1 except `mse` (label units squared).
-
-    `predictions` and `labels`: (rows,) class indices, or numbers for kind "regression". `f1` is
-    that of class 1 where labels and predictions are 0 and 1, else the mean over classes (macro).
-    What is undefined for constant predictions (F1, both correlations, Matthews) is 0.
+    `predictions` and `labels`: (rows,) class indices, or numbers. Accuracy, F1, Matthews; Pearson,
+    Spearman, mean squared error (label units squared). `f1` is that of class 1 where there are two
+    classes, else the mean over classes (macro). What is undefined for constant predictions (F1,
+    both correlations, Matthews) is 0.
     Raises ValueError when lengths differ, nothing is given, or a number is not finite.
     """
     predictions, labels = np.asarray(predictions), np.asarray(labels)
@@ -21,16 +19,14 @@ def scores(kind: str, predictions: np.ndarray, labels: np.ndarray) -> dict[str, 
         raise ValueError(f"predictions {predictions.shape} and labels {labels.shape} do not pair")
     if not (np.isfinite(predictions).all() and np.isfinite(labels).all()):
         raise ValueError("a prediction or label is not a finite number")
-    if kind == "regression":
+    if classes == 0:
         return _regression_scores(predictions.astype(float), labels.astype(float))
     from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-    binary = max(predictions.max(), labels.max()) <= 1
+    average = "binary" if classes == 2 else "macro"
     return {
         "accuracy": float(accuracy_score(labels, predictions)),
-        "f1": float(
-            f1_score(labels, predictions, average="binary" if binary else "macro", zero_division=0)
-        ),
+        "f1": float(f1_score(labels, predictions, average=average, zero_division=0)),
         "matthews": float(matthews_corrcoef(labels, predictions)),
     }
 

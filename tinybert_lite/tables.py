@@ -27,21 +27,24 @@ OTHER_FORMATS = {
 
 @dataclass
 class Examples:
-    """Rows of a file: texts, second sentences or None, labels (names or numbers), line numbers."""
+    """Rows of a file: texts, second sentences or None, labels (names or numbers), line numbers.
+
+    `groups` names the near-duplicates each row belongs to, once `cleaning.group` has looked.
+    """
 
     texts: list[str]
     pairs: list[str] | None
     labels: list
     lines: list[int]
+    groups: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def keep(self, rows: Sequence[int]) -> "Examples":
         """The rows of these positions."""
-        pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
-        texts, labels = [self.texts[row] for row in rows], [self.labels[row] for row in rows]
-        return Examples(texts, pairs, labels, [self.lines[row] for row in rows])
+        columns = (self.texts, self.pairs, self.labels, self.lines, self.groups)
+        return Examples(*(None if c is None else [c[row] for row in rows] for c in columns))
 
     def joined(self) -> list[str]:
         """Each text with its second sentence under it, as one string."""
@@ -74,7 +77,8 @@ def read_examples(
 
     CSV and TSV need a header line; JSONL has one object a line; the first three may end in .gz.
     Texts are taken as they are (UTF-8, or UTF-16 with its mark); class labels lose the white space
-    around them. A TSV file whose quotes do not pair is read as one without quoting.
+    around them. A TSV file whose quotes do not pair, or span lines that are
+    whole without them, is read as one without quoting.
     Raises UserError, naming the line, for everything that cannot be read as asked.
     """
     wanted = [name for name in (text, text_pair, label) if name is not None]
@@ -192,13 +196,7 @@ def _check_columns(there: Sequence[str], wanted: Sequence[str], name: str) -> No
 
 
 def _read_csv(text: str, name: str, wanted: Sequence[str], delimiter: str) -> tuple[list, dict]:
-    quoting = csv.QUOTE_MINIMAL
-    if delimiter == "\t":
-        try:
-            for _ in _records(text, delimiter, quoting):
-                pass
-        except csv.Error:
-            quoting = csv.QUOTE_NONE
+    quoting = _tsv_quoting(text) if delimiter == "\t" else csv.QUOTE_MINIMAL
     lines, values = [], []
     header = None
     try:
@@ -223,6 +221,17 @@ def _read_csv(text: str, name: str, wanted: Sequence[str], delimiter: str) -> tu
             'quoted text as "".'
         ) from error
     return lines, dict(zip(wanted, zip(*values, strict=True), strict=True)) if values else {}
+
+
+def _tsv_quoting(text: str) -> int:
+    """No quoting where quotes do not pair, or would swallow lines that are whole without them."""
+    fields = [len(record) for _, record in _records(text, "\t", csv.QUOTE_NONE)]
+    try:
+        records = sum(1 for _ in _records(text, "\t", csv.QUOTE_MINIMAL))
+    except csv.Error:
+        return csv.QUOTE_NONE
+    whole = len(set(fields)) == 1
+    return csv.QUOTE_NONE if whole and records < len(fields) else csv.QUOTE_MINIMAL
 
 
 def _records(text: str, delimiter: str, quoting: int):
@@ -303,7 +312,7 @@ def _class_name(value: object, column: str, line: int, name: str) -> str | None:
 
 
 def _number(value: object, column: str, line: int, name: str) -> float | None:
-    if _is_missing(value) and value is None or str(value).strip() == "":
+    if _is_missing(value) or not str(value).strip():
         return None
     try:
         number = float(value) if "_" not in str(value) else None

@@ -4,20 +4,20 @@ Three sources: the rated review sentences that come with the course, GLUE throug
 and the user's own files. A split never moves and near-duplicates never cross it (`splits.py`).
 """
 
+import difflib
 import html
-import re
-from collections import Counter, defaultdict
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
-from tinybert_lite import UserError, metrics, tables
-from tinybert_lite.splits import held_out, near_duplicate_groups, text_key, unit_hash
+from tinybert_lite import UserError, cleaning, glue, metrics, tables
+from tinybert_lite.splits import near_duplicate_groups, unit_hash, words
 
 TEST_SHARE, DEV_SHARE = 0.21, 0.08  # of the rated sentences: a test split of at least 2,000
-FEWEST_ROWS, MOST_CLASSES = 10, 1000  # of a training file
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Task:
 
     def score(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """All metrics of this kind of task, the task's own first (`metrics.scores`)."""
-        found = metrics.scores(self.kind, predictions, labels)
+        found = metrics.scores(len(self.label_names), predictions, labels)
         return {self.metric: found[self.metric], **found}
 
     def majority(self, split: str = "test") -> dict[str, float]:
@@ -80,7 +80,12 @@ def load_task(name: str, folder: str | Path | None = None) -> Task:
         return _reviews(folder)
     if name == "review-ratings":
         return _review_ratings(folder)
-    raise UserError(f"There is no task {name!r}; choose reviews or review-ratings.")
+    if name.startswith("glue/") and name[5:] in glue.TASKS:
+        return _glue(name[5:], folder)
+    names = ["reviews", "review-ratings", *(f"glue/{task}" for task in glue.TASKS)]
+    close = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(names)}."
+    raise UserError(f"There is no task {tables.show(name)}; {hint}")
 
 
 # The rated sentences of Hutto & Gilbert (2014) -------------------------------------------------
@@ -179,6 +184,57 @@ def unlabelled_sentences(folder: str | Path | None = None) -> list[str]:
     return [t for t, group in zip(texts, groups[len(unseen) :], strict=True) if group not in taken]
 
 
+# GLUE ------------------------------------------------------------------------------------------
+
+
+def _glue(name: str, folder: str | Path | None) -> Task:
+    task, splits = glue.TASKS[name], {}
+    rows = glue.rows(name, folder)
+    notes = ["The labels of the GLUE test set are hidden: test here is its validation set."]
+    label_names = list(task.label_names)
+    train = rows.pop("train")
+    cleaning.group(train, None, notes)
+    share = min(0.1, glue.MOST_DEV_ROWS / len(train))
+    dev, train = cleaning.part(train, share, "glue", not label_names, f"glue/{name}")
+    notes.append(f"dev is a fixed {share:.1%} of the training set ({len(dev)} rows).")
+    splits = {"train": train, "dev": dev, **rows}
+    return Task(
+        name=f"glue/{name}",
+        kind="classification" if label_names else "regression",
+        label_names=label_names,
+        metric=task.metric,
+        splits={side: _split(part, label_names) for side, part in splits.items()},
+        source="GLUE (nyu-mll/glue), Wang et al. 2019",
+        notes=notes,
+    )
+
+
+def align_labels(task_label_names: Sequence[str], model_label_names: Sequence[str]) -> list[int]:
+    """Where each label of the task stands in a model: `logits[:, align_labels(...)]` is in order.
+
+    Names match by their letters and digits, whatever the case. A model whose names say nothing
+    (LABEL_0, LABEL_1, or 0, 1: see `generic_labels`) is taken in its own order; whoever calls
+    notes that. Raises UserError when the number of labels differs or a name has no match.
+    """
+    wanted = ["".join(words(name)) or name for name in task_label_names]
+    there = ["".join(words(name)) or name for name in model_label_names]
+    if len(wanted) == len(there):
+        if sorted(wanted) == sorted(there) and len(set(there)) == len(there):
+            return [there.index(name) for name in wanted]
+        if generic_labels(model_label_names):
+            return list(range(len(wanted)))
+    raise UserError(
+        f"The labels of the model ({tables.listing(model_label_names)}) are not those of the task "
+        f"({tables.listing(task_label_names)}); choose a model fine-tuned for this task."
+    )
+
+
+def generic_labels(names: Sequence[str]) -> bool:
+    """Whether label names only count: LABEL_0, LABEL_1 … or 0, 1 …"""
+    numbers = [str(number) for number in range(len(names))]
+    return [name.lower().removeprefix("label_") for name in names] == numbers
+
+
 # The user's own files --------------------------------------------------------------------------
 
 
@@ -211,150 +267,34 @@ def load_files(
     notes: list[str] = []
     columns = (text, text_pair, label, regression)
     name = Path(train).name
-    rows = _cleaned(tables.read_examples(train, *columns), name, regression, notes)
-    label_names = [] if regression else _label_names(rows, name, notes)
+    rows = cleaning.training_rows(tables.read_examples(train, *columns), name, regression, notes)
+    label_names = [] if regression else cleaning.class_names(rows, name, notes)
     if regression and len(set(rows.labels)) == 1:
         raise UserError(f"All labels of {name} are {rows.labels[0]:g}; there is nothing to learn.")
-    if test is None:
-        tested, rows = _part(rows, test_share, f"test {seed}", name, regression, notes)
+    tested = None
+    if test is not None:
+        tested = cleaning.evaluation_rows(test, train, columns, label_names, notes)
+    cleaning.group(rows, tested, notes)
+    if tested is None:
+        tested, rows = cleaning.part(rows, test_share, f"test {seed}", regression, name)
         notes.append(f"No test file: {len(tested)} rows of {name} are held out.")
-    else:
-        tested = _evaluation_rows(test, train, columns, rows, label_names, notes)
-    dev, rows = _part(rows, dev_share, f"dev {seed}", name, regression, notes)
-    index = {label_name: number for number, label_name in enumerate(label_names)}
-    splits = {}
-    for side, part in {"train": rows, "dev": dev, "test": tested}.items():
-        labels = part.labels if regression else [index[x] for x in part.labels]
-        labels = np.array(labels, dtype=np.float64 if regression else np.int64)
-        splits[side] = Split(part.texts, part.pairs, labels)
+    dev, rows = cleaning.part(rows, dev_share, f"dev {seed}", regression, name)
+    parts = {"train": rows, "dev": dev, "test": tested}
     return Task(
         name=name.split(".")[0] or name,
         kind="regression" if regression else "classification",
         label_names=label_names,
         metric="pearson" if regression else "accuracy",
-        splits=splits,
+        splits={side: _split(part, label_names) for side, part in parts.items()},
         source=" and ".join([name] if test is None else [name, Path(test).name]),
-        notes=list(dict.fromkeys(notes)),
+        notes=notes,
     )
 
 
-def _cleaned(
-    rows: tables.Examples, name: str, regression: bool, notes: list[str]
-) -> tables.Examples:
-    """Training rows without empty texts, repeats and texts with contradictory class labels."""
-    empty = set(rows.empty_rows())
-    if 2 * len(empty) > len(rows):
-        raise UserError(
-            f"{len(empty)} of the {len(rows)} rows of {name} have an empty text; fill them in, or "
-            "name another column."
-        )
-    labels_of: dict[str, list] = defaultdict(list)
-    first: dict[str, int] = {}
-    for row, text in enumerate(rows.joined()):
-        if row not in empty:
-            labels_of[text].append(rows.labels[row])
-            first.setdefault(text, row)
-    torn = {text for text, labels in labels_of.items() if len(set(labels)) > 1}
-    kept = rows.keep([row for text, row in first.items() if regression or text not in torn])
-    if regression:
-        kept.labels = [float(np.mean(labels)) for labels in labels_of.values()]
-    if empty:
-        notes.append(f"{len(empty)} training rows with an empty text are left out.")
-    if repeats := len(rows) - len(empty) - len(first):
-        notes.append(f"{repeats} training rows repeat the text of another and are left out.")
-    if torn:
-        what = "their mean is used" if regression else "they are left out of training"
-        notes.append(f"{len(torn)} training texts come with different labels; {what}.")
-    if len(kept) < FEWEST_ROWS:
-        raise UserError(
-            f"{name} has {len(kept)} usable rows ({len(rows)} in all, {len(empty)} with an empty "
-            f"text, {repeats} repeats, {len(torn)} texts with contradictory labels); "
-            f"at least {FEWEST_ROWS} are needed."
-        )
-    return kept
-
-
-def _label_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]:
-    """The classes, sorted, by number when all are whole numbers."""
-    counts = Counter(rows.labels)
-    if len(counts) == 1:
-        raise UserError(
-            f"All {len(rows)} usable rows of {name} have the label {tables.show(rows.labels[0])}; "
-            "at least two classes are needed."
-        )
-    if len(counts) > min(MOST_CLASSES, len(rows) / 2):
-        raise UserError(
-            f"{name} has {len(counts):,} different labels in {len(rows):,} rows, which looks like "
-            "a number, an id or a text; name another label column, or add --regression for numbers."
-        )
-    if rare := sum(count == 1 for count in counts.values()):
-        notes.append(f"{rare} of the {len(counts)} classes have a single training row.")
-    if len({label.lower() for label in counts}) < len(counts):
-        notes.append("Some labels differ in upper and lower case only; they are separate classes.")
-    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in counts):
-        return sorted(counts, key=lambda label: (int(label), label))
-    return sorted(counts)
-
-
-def _part(
-    rows: tables.Examples, share: float, salt: str, name: str, regression: bool, notes: list[str]
-) -> tuple[tables.Examples, tables.Examples]:
-    """Held-out rows and the others; groups of near-duplicates stay on one side."""
-    groups = near_duplicate_groups(rows.joined())
-    if 2 * max(Counter(groups).values()) > len(rows):  # texts made from one template
-        notes.append(
-            "More than half of the texts are near-duplicates of each other; only texts with the "
-            "same letters and digits were kept together in the splits."
-        )
-        groups = [text_key(text) for text in rows.joined()]
-    out = held_out(groups, [""] * len(rows) if regression else rows.labels, share, salt)
-    if not any(out):
-        raise UserError(
-            f"{name} has too few different texts of each label to hold any out; give more rows, "
-            "or an evaluation file."
-        )
-    return (
-        rows.keep([row for row, is_out in enumerate(out) if is_out]),
-        rows.keep([row for row, is_out in enumerate(out) if not is_out]),
-    )
-
-
-def _evaluation_rows(
-    test: str | Path,
-    train: str | Path,
-    columns: tuple,
-    training: tables.Examples,
-    label_names: list[str],
-    notes: list[str],
-) -> tables.Examples:
-    """All rows of the evaluation file; notes say what is odd about them."""
-    rows, name = tables.read_examples(test, *columns), Path(test).name
-    if Path(test).samefile(train):
-        raise UserError(
-            f"{name} is both the training and the evaluation file; leave --test out to hold some "
-            "rows back."
-        )
-    if unknown := sorted(set(rows.labels) - set(label_names)) if label_names else []:
-        raise UserError(
-            f"{name} has labels that training lacks: {tables.listing(unknown)} (training has "
-            f"{tables.listing(label_names)}); mend them or add training rows."
-        )
-    if empty := len(rows.empty_rows()):
-        notes.append(f"{empty} evaluation rows have an empty text; they are scored all the same.")
-    labels_of: dict[str, set] = defaultdict(set)
-    for text, row_label in zip(rows.joined(), rows.labels, strict=True):
-        labels_of[text].add(row_label)
-    if repeats := len(rows) - len(labels_of):
-        notes.append(f"{repeats} evaluation rows repeat the text of another.")
-    if torn := sum(len(labels) > 1 for labels in labels_of.values()):
-        notes.append(f"{torn} evaluation texts come with different labels.")
-    groups = near_duplicate_groups(training.joined() + rows.joined())
-    seen = set(groups[: len(training)])
-    if leaked := sum(group in seen for group in groups[len(training) :]):
-        notes.append(
-            f"{leaked} of the {len(rows)} evaluation texts, or near-duplicates of them, are also "
-            "in training: scores may be too high."
-        )
-    if not label_names and len(set(rows.labels)) == 1:
-        notes.append("All evaluation labels are the same number: correlations are 0.")
-    return rows
+def _split(rows: tables.Examples, label_names: list[str]) -> Split:
+    """Rows with class names turned into their indices (numbers stay, where there are no names)."""
+    if not label_names:
+        return Split(rows.texts, rows.pairs, np.array(rows.labels, dtype=np.float64))
+    index = {name: number for number, name in enumerate(label_names)}
+    labels = np.array([index[label] for label in rows.labels], dtype=np.int64)
+    return Split(rows.texts, rows.pairs, labels)
