@@ -10,11 +10,12 @@ import re
 import shutil
 import sys
 import time
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 
 from . import UserError, __version__, assets
 
@@ -109,30 +110,30 @@ def _packages() -> list[Check]:
     """Each direct dependency: there, new enough, and whether it is the version that was tested."""
     mend = "Run `python -m pip install -c constraints.txt -e '.[test,export]'` in the clone."
     try:
-        needed = [Requirement(text) for text in metadata.requires("tinybert-lite") or []]
-    except (metadata.PackageNotFoundError, InvalidRequirement):
-        return [Check("tinybert-lite", "fail", "is not installed", mend)]
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, ValueError, KeyError) as error:
+        mend = "Work in a clone of the repository; `git checkout pyproject.toml` brings it back."
+        return [Check("packages", "fail", f"pyproject.toml cannot be read ({error})", mend)]
+    groups = {"": project["dependencies"], **project["optional-dependencies"]}
     tested = _tested_versions()
-    checks = []
-    for requirement in needed:
-        extra = next(
-            (extra for extra in ("test", "export") if f'"{extra}"' in str(requirement.marker)), None
-        )
-        name = f"{requirement.name} ({extra})" if extra else requirement.name
-        try:
-            found = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            state = "none" if extra else "fail"
-            checks.append(Check(name, state, "is not installed", "" if extra else mend))
-            continue
-        known = tested.get(requirement.name.lower())
-        if not requirement.specifier.contains(found, prereleases=True):
-            checks.append(Check(name, "fail", f"{found}, needed {requirement.specifier}", mend))
-        elif known and found.split("+")[0] != known:
-            checks.append(Check(name, "ok", f"{found} (tested with {known})"))
-        else:
-            checks.append(Check(name, "ok", found))
-    return checks
+    return [
+        _package(Requirement(text), extra, tested, mend)
+        for extra, texts in groups.items()
+        for text in texts
+    ]
+
+
+def _package(requirement: Requirement, extra: str, tested: dict[str, str], mend: str) -> Check:
+    name = f"{requirement.name} (for {extra})" if extra else requirement.name
+    try:
+        found = metadata.version(requirement.name)
+    except metadata.PackageNotFoundError:
+        return Check(name, "none" if extra else "fail", "is not installed", mend)
+    if not requirement.specifier.contains(found, prereleases=True):
+        return Check(name, "fail", f"{found}, needed {requirement.specifier}", mend)
+    known = tested.get(requirement.name.lower(), found)
+    note = "" if found.split("+")[0] == known else f" (tested with {known})"
+    return Check(name, "ok", found + note)
 
 
 def _tested_versions() -> dict[str, str]:
