@@ -96,7 +96,7 @@ def read_examples(
             _read_text(path, name), name, wanted, "\t" if kind == ".tsv" else ","
         )
     if not lines:
-        raise UserError(f"{name} has no rows; give a file with a text and a label in each.")
+        raise UserError(f"{name} has no rows; give a file with a text and a label in each row.")
 
     def texts_of(column: str) -> list[str]:
         return [_text(v, column, n, name) for v, n in zip(columns[column], lines, strict=True)]

@@ -54,7 +54,8 @@ class Task:
 
     def score(self, predictions: np.ndarray, labels: np.ndarray) -> dict[str, float]:
         """All metrics of this kind of task, the task's own first (`metrics.scores`)."""
-        found = metrics.scores(len(self.label_names), predictions, labels)
+        classes = 0 if self.kind == "regression" else len(self.label_names)
+        found = metrics.scores(classes, predictions, labels)
         return {self.metric: found[self.metric], **found}
 
     def majority(self, split: str = "test") -> dict[str, float]:

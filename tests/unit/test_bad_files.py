@@ -188,6 +188,28 @@ def test_texts_made_from_one_template_can_still_be_split(tmp_path):
     assert any("More than half of the texts" in note for note in task.notes)
 
 
+def test_in_a_large_file_rows_with_the_same_first_text_stay_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks.cleaning, "MOST_COMPARED", 50)
+    rows = "".join(f"premise {i // 4},claim {i},{i % 2}\n" for i in range(80))
+    (tmp_path / "a.csv").write_text("text,pair,label\n" + rows)
+    task = load(tmp_path / "a.csv", text_pair="pair")
+    premises = [set(split.texts) for split in task.splits.values()]
+    assert sum(map(len, premises)) == 20 == len(set.union(*premises))
+    assert any("More than 50 rows" in note for note in task.notes)
+
+
+def test_an_evaluation_file_of_numbers_is_read_as_numbers(tmp_path):
+    (tmp_path / "a.csv").write_text(csv_of(NUMBERS))
+    (tmp_path / "b.csv").write_text(csv_of([("new", "-7.5"), ("newer", "-7.5")]))
+    task = load(tmp_path / "a.csv", test=tmp_path / "b.csv", regression=True)
+    assert task.splits["test"].labels.tolist() == [-7.5, -7.5]
+    assert any("correlations are 0" in note for note in task.notes)
+    (tmp_path / "b.csv").write_text(csv_of([("new", "-7.5"), ("newer", "low")]))
+    message = told(tmp_path / "a.csv", test=tmp_path / "b.csv", regression=True)
+    assert "Line 3" in message
+    assert "b.csv" in message
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("newline", ["\n", "\r\n", "\r"])
 def test_marks_and_line_ends_of_other_systems_change_nothing(encoding, newline, tmp_path):
@@ -282,7 +304,7 @@ def check_sound(task: tasks.Task) -> None:
 
 
 def test_150_odd_files_or_more_never_crash_never_hang_and_are_never_changed(
-    tmp_path, record_property
+    tmp_path, record_property, capsys
 ):
     counts: Counter = Counter()
 
@@ -306,13 +328,14 @@ def test_150_odd_files_or_more_never_crash_never_hang_and_are_never_changed(
 
     run()
     record_property("generated files", dict(counts))
-    print(f"generated files: {dict(counts)}")
+    with capsys.disabled():
+        print(f" generated files: {dict(counts)} ", end="")
     assert counts.total() >= 150
     assert counts["one sentence"] >= 100
     assert counts["a task"] >= 10  # the generator has not become too wild to test anything
 
 
-def test_100_files_of_random_bytes_never_crash(tmp_path, record_property):
+def test_100_files_of_random_bytes_never_crash(tmp_path, record_property, capsys):
     counts: Counter = Counter()
 
     @settings(max_examples=100, derandomize=True, deadline=None, database=None)
@@ -324,5 +347,6 @@ def test_100_files_of_random_bytes_never_crash(tmp_path, record_property):
 
     run()
     record_property("generated files", dict(counts))
-    print(f"generated files: {dict(counts)}")
+    with capsys.disabled():
+        print(f" generated files: {dict(counts)} ", end="")
     assert counts.total() >= 100
