@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+
 from .tasks import Task
 from .training import write_text
 
@@ -68,7 +70,7 @@ def write(out: Path, metrics: dict, options: dict, task: Task) -> None:
 
 
 def draw(out: Path, metrics: dict) -> None:
-    """figures/losses.png: the curves of log.jsonl."""
+    """figures/<phase>.png: the losses of log.jsonl over the steps, a curve each."""
     from . import plots
 
     log = out / "log.jsonl"
@@ -76,4 +78,15 @@ def draw(out: Path, metrics: dict) -> None:
         return
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     (out / "figures").mkdir(exist_ok=True)
-    plots.training_curves(records).savefig(out / "figures" / "losses.png", dpi=120)
+    for phase in metrics["seconds"]:
+        rows = [r for r in records if r["phase"] == phase and "losses" in r]
+        if rows:
+            names = list(rows[0]["losses"])
+            figure = plots.training_curves(
+                [r["step"] for r in rows],
+                np.array([[r["losses"][name] for name in names] for r in rows]),
+                names,
+                f"Losses of phase {phase}",
+                "loss",
+            )
+            figure.savefig(out / "figures" / f"{phase}.png", dpi=120)

@@ -46,7 +46,8 @@ def latency(
 
     Input is random words, (batch, tokens) without padding.
     """
-    ids = torch.randint(1000, 2000, (batch, tokens))
+    words = min(model.config.vocab_size for model in models.values())
+    ids = torch.randint(words, (batch, tokens))
     mask = torch.ones_like(ids)
     times: dict[str, list[float]] = {name: [] for name in models}
     for turn in range(repeats + 2):

@@ -23,6 +23,7 @@ from .models import (
     build_student,
     flops,
     load_classifier,
+    load_config,
     load_encoder,
     load_tokenizer,
     parameters,
@@ -202,8 +203,12 @@ class Workshop:
         for note in self.task.notes:
             tell(f"note: {note}")
         self.tokenizer = load_tokenizer(options.teacher)
+        positions = load_config(options.teacher).max_position_embeddings
+        self.max_length = min(options.max_length, positions, self.tokenizer.model_max_length)
+        if self.max_length < options.max_length:
+            tell(f"note: texts are cut to {self.max_length} tokens, the teacher knows no more.")
         self.data = {
-            name: encode(self.tokenizer, s.texts, s.pairs, s.labels, options.max_length)
+            name: encode(self.tokenizer, s.texts, s.pairs, s.labels, self.max_length)
             for name, s in self.task.splits.items()
         }
         self.unlabelled = self.data["train"]  # what the student reads; augmentation makes it larger
@@ -242,7 +247,7 @@ class Workshop:
             train.texts, train.pairs, file, n=self.options.augment, seed=self.options.seed,
             progress=self.manner.progress,
         )  # fmt: skip
-        self.unlabelled = encode(self.tokenizer, texts, pairs, None, self.options.max_length)
+        self.unlabelled = encode(self.tokenizer, texts, pairs, None, self.max_length)
         if "augment" not in self.done:
             self._finish("augment", History(seconds=seconds))
 
@@ -415,15 +420,16 @@ class Workshop:
             "teacher_flops": flops(models["teacher"].config),
         }
         if "student" in models:
-            one = evaluate.latency(models, batch=1, tokens=128)
-            many = evaluate.latency(models, batch=32, tokens=128, repeats=3)
+            tokens = self.max_length
+            one = evaluate.latency(models, batch=1, tokens=tokens)
+            many = evaluate.latency(models, batch=32, tokens=tokens, repeats=3)
             size = parameters(models["student"])
             metrics |= {
                 "student_params": size,
                 "student_flops": flops(models["student"].config),
                 "size_ratio": metrics["teacher_params"] / size,
-                "latency_ms": {**one, "batch": 1, "tokens": 128},
-                "latency_ms_batch_32": {**many, "batch": 32, "tokens": 128},
+                "latency_ms": {**one, "batch": 1, "tokens": tokens},
+                "latency_ms_batch_32": {**many, "batch": 32, "tokens": tokens},
                 "speedup": one["teacher"] / one["student"],
                 "speedup_batch_32": many["teacher"] / many["student"],
             }

@@ -1,0 +1,109 @@
+"""SIGKILL in the middle of each phase, then the same command: the same weights (toy models)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.toys import toy_csv, toy_teacher
+
+ROOT = Path(__file__).parents[2]
+
+
+def command(folder: Path, out: Path) -> list[str]:
+    return [
+        sys.executable, "-m", "tinybert_lite", "run", "--quiet", "--cpu", "--save-seconds", "0",
+        "--train", str(folder / "toy.csv"), "--text", "text", "--label", "label",
+        "--teacher", str(folder / "teacher"), "--student", "nano", "--batch-size", "4",
+        "--finetune-epochs", "8", "--intermediate-epochs", "8", "--prediction-epochs", "8",
+        "--out", str(out),
+    ]  # fmt: skip
+
+
+def environment() -> dict:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+def steps_of(out: Path, phase: str) -> int:
+    """How far a phase has come, by the log."""
+    log = out / "state" / "log.jsonl"
+    if not log.is_file():
+        return 0
+    lines = [x for x in log.read_text().splitlines() if x.startswith("{") and x.endswith("}")]
+    return max((r["step"] for r in map(json.loads, lines) if r["phase"] == phase), default=0)
+
+
+def run_until(folder: Path, out: Path, phase: str, step: int) -> None:
+    """Run, and kill without warning once the phase has logged this step."""
+    process = subprocess.Popen(command(folder, out), env=environment(), cwd=folder)
+    try:
+        while steps_of(out, phase) < step:
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.002)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def files_of(out: Path) -> dict[str, bytes]:
+    return {
+        str(f.relative_to(out)): f.read_bytes()
+        for part in ("teacher", "intermediate", "model")
+        for f in sorted((out / part).rglob("*"))
+        if f.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Folder with toy data and teacher, and the files of an uninterrupted run."""
+    folder = tmp_path_factory.mktemp("kill in a folder with spaces and ü")
+    toy_csv(folder / "toy.csv")
+    toy_teacher(folder / "teacher")
+    subprocess.run(command(folder, folder / "whole"), env=environment(), cwd=folder, check=True)
+    return folder, files_of(folder / "whole")
+
+
+@pytest.mark.parametrize("phase", ["finetune", "intermediate", "prediction"])
+def test_killed_in_a_phase_the_same_command_gives_the_same_weights(whole, phase):
+    folder, expected = whole
+    out = folder / f"killed in {phase}"
+    run_until(folder, out, phase, 120)
+    assert not (out / "metrics.json").exists()
+    before = steps_of(out, phase)
+    done = subprocess.run(
+        command(folder, out), env=environment(), cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert files_of(out) == expected
+    log = [json.loads(x) for x in (out / "log.jsonl").read_text().splitlines()]
+    steps = [r["step"] for r in log if r["phase"] == phase and "losses" in r]
+    assert steps == sorted(set(steps)) and steps[-1] > before
+    left = {p.name for p in out.iterdir()} | {p.name for p in (out / "state").iterdir()}
+    assert not [name for name in left if name.endswith((".part", ".lock", ".safetensors"))]
+
+
+def test_the_checkpoint_was_used_and_not_the_beginning(whole):
+    """Guards the test above: without a checkpoint it would pass by starting over."""
+    folder, expected = whole
+    out = folder / "checkpoint used"
+    run_until(folder, out, "finetune", 120)
+    (checkpoint,) = (out / "state").glob("finetune.safetensors")
+    from tinybert_lite.training import load_tensors
+
+    assert json.loads(load_tensors(checkpoint)[1]["facts"])["step"] >= 100
+
+
+def test_a_finished_run_given_again_trains_nothing_and_says_the_same(whole):
+    folder, expected = whole
+    before = (folder / "whole" / "log.jsonl").read_bytes()
+    done = subprocess.run(
+        command(folder, folder / "whole"), env=environment(), cwd=folder, capture_output=True
+    )
+    assert done.returncode == 0 and files_of(folder / "whole") == expected
+    assert (folder / "whole" / "log.jsonl").read_bytes() == before
