@@ -350,3 +350,19 @@ def test_100_files_of_random_bytes_never_crash(tmp_path, record_property, capsys
     with capsys.disabled():
         print(f" generated files: {dict(counts)} ", end="")
     assert counts.total() >= 100
+
+
+def test_a_quote_in_a_tsv_never_swallows_the_lines_up_to_the_next_one(tmp_path):
+    rows = [*GOOD, ('"opened here', "yes"), ('closed there"', "no")]
+    content = "".join(f"{text}\t{label}\n" for text, label in [("text", "label"), *rows])
+    (tmp_path / "a.tsv").write_text(content)
+    task = load(tmp_path / "a.tsv")
+    texts = {text for split in task.splits.values() for text in split.texts}
+    assert texts == {text for text, _ in rows}
+
+
+def test_half_a_surrogate_pair_becomes_a_replacement_character(tmp_path):
+    rows = [{"text": f"half \ud83d {text}", "label": label} for text, label in GOOD]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    task = load(tmp_path / "a.jsonl")
+    assert all(text.startswith("half \ufffd sen") for text in task.splits["train"].texts)
