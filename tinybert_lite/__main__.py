@@ -10,6 +10,7 @@ COMMANDS = {
     "fetch": "bring the teacher, word vectors and texts (once; then no network is needed)",
     "run": "all of it: fine-tune a teacher, distil a student, report",
     "finetune": "fine-tune a teacher only",
+    "general": "stage 1: distil a general student from a pre-trained teacher, on any text",
     "distill": "distil a student from a fine-tuned teacher",
     "evaluate": "score a model folder on a task",
 }
@@ -20,6 +21,7 @@ EXAMPLES = {
     "  python -m tinybert_lite run --train a.csv --test b.csv --text review --label stars "
     "--out runs/own",
     "finetune": "python -m tinybert_lite finetune --task reviews --out runs/teacher",
+    "general": "python -m tinybert_lite general --words 1000000 --out runs/general",
     "distill": "python -m tinybert_lite distill --task reviews --teacher runs/teacher/teacher "
     "--student nano --out runs/nano",
     "evaluate": "python -m tinybert_lite evaluate --task reviews --model runs/reviews/model",
@@ -75,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
         add_task(made[name])
     for name in ("run", "finetune", "distill"):
         add_training(made[name], name)
+    add_general(made["general"])
     evaluate = made["evaluate"]
     evaluate.add_argument("--model", required=True, metavar="FOLDER", help="a classifier")
     evaluate.add_argument("--split", default="test", help="train, dev or test (test)")
@@ -122,9 +125,34 @@ def add_training(parser: argparse.ArgumentParser, command: str) -> None:
         epochs, rate = defaults[phase]
         group.add_argument(f"--{phase}-epochs", type=float, default=epochs, help=f"({epochs})")
         group.add_argument(f"--{phase}-rate", type=float, default=rate, help=f"({rate})")
+    add_manner(parser)
+
+
+def add_general(parser: argparse.ArgumentParser) -> None:
+    """Stage 1: text, teacher, student."""
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where everything goes")
+    parser.add_argument("--teacher", default="minilm", help="an encoder: minilm, folder, hub name")
+    parser.add_argument("--student", default="lite", help="lite, nano, tinybert4, tinybert6")
+    parser.add_argument("--start", default="random", help="random (paper) or warm (SVD)")
+    parser.add_argument("--mapping", default="uniform", help="uniform, top, bottom, or 2,4,6")
+    parser.add_argument("--projection", default="paper", help="paper or shared")
+    parser.add_argument(
+        "--text", nargs="*", default=[], metavar="FILE", help=".txt files (the embedded texts)"
+    )
+    parser.add_argument("--words", type=int, help="at most so many words (all)")
+    parser.add_argument("--epochs", type=float, default=1, help="(1)")
+    parser.add_argument("--rate", type=float, default=1e-3, help="(0.001)")
+    parser.add_argument("--batch-size", type=int, default=32, help="texts a step (32)")
+    parser.add_argument("--max-length", type=int, default=128, help="tokens a text (128)")
+    parser.add_argument("--seed", type=int, default=0, help="(0)")
+    add_manner(parser)
+
+
+def add_manner(parser: argparse.ArgumentParser) -> None:
+    """How to carry it out."""
     manner = parser.add_argument_group("manner (changes no result)")
     manner.add_argument("--cpu", action="store_true", help="do not use a GPU")
-    manner.add_argument("--quiet", action="store_true", help="no progress bars")
+    manner.add_argument("--quiet", dest="progress", action="store_false", help="no progress bars")
     manner.add_argument(
         "--save-seconds", type=float, default=60, help="time between checkpoints (60)"
     )
@@ -150,26 +178,37 @@ def fetch(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace, phases: tuple[str, ...]) -> int:
-    import dataclasses
-
     from . import recipe
 
     quiet_libraries()
-    names = {f.name for f in dataclasses.fields(recipe.Options)}
-    given = {k: v for k, v in vars(options).items() if k in names}
-    if "mapping" in given:
-        given["mapping"] = parse_mapping(given["mapping"])
-    manner = recipe.Manner(
-        cpu=options.cpu,
-        progress=not options.quiet,
-        save_seconds=options.save_seconds,
-        keep_gib=options.keep_gib,
-    )
-    metrics = recipe.run(recipe.Options(**given), options.out, manner, phases, print)
+    given = fields_of(recipe.Options, options)
+    metrics = recipe.run(given, options.out, fields_of(recipe.Manner, options), phases, print)
     for line in summary(metrics):
         print(line)
     print(f"everything is in {options.out}; start with README.md there")
     return 0
+
+
+def general(options: argparse.Namespace) -> int:
+    from . import general, recipe
+
+    quiet_libraries()
+    given = fields_of(general.GeneralOptions, options)
+    metrics = general.run(given, options.out, fields_of(recipe.Manner, options), print)
+    print("last losses: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics["losses"].items()))
+    print(f"everything is in {options.out}; go on with: run --general {options.out}/model")
+    return 0
+
+
+def fields_of(kind: type, options: argparse.Namespace):
+    """A dataclass of options from the parsed command line."""
+    import dataclasses
+
+    names = {f.name for f in dataclasses.fields(kind)}
+    given = {k: v for k, v in vars(options).items() if k in names}
+    if "mapping" in given:
+        given["mapping"] = parse_mapping(given["mapping"])
+    return kind(**given)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -185,15 +224,13 @@ def distill(options: argparse.Namespace) -> int:
 
 
 def evaluate(options: argparse.Namespace) -> int:
-    import dataclasses
     import json
 
     from . import recipe
 
     quiet_libraries()
-    names = {f.name for f in dataclasses.fields(recipe.Options)}
-    given = {k: v for k, v in vars(options).items() if k in names}
-    scores = recipe.evaluate_model(recipe.Options(**given), options.model, options.split)
+    given = fields_of(recipe.Options, options)
+    scores = recipe.evaluate_model(given, options.model, options.split)
     print(json.dumps(scores, indent=2))
     return 0
 
@@ -203,6 +240,7 @@ HANDLERS = {
     "fetch": fetch,
     "run": run,
     "finetune": finetune,
+    "general": general,
     "distill": distill,
     "evaluate": evaluate,
 }

@@ -69,6 +69,31 @@ def write(out: Path, metrics: dict, options: dict, task: Task) -> None:
     write_text(out / "README.md", "\n".join(lines))
 
 
+def write_general(out: Path, metrics: dict, options: dict) -> None:
+    """README.md of a generally distilled student."""
+    m, text = metrics, ", ".join(options["text"]) or "the embedded texts (see data/README.md)"
+    lines = [
+        "# A general student",
+        "",
+        f"Stage 1 of TinyBERT (Jiao et al. 2020): distilled from `{options['teacher']}` on "
+        f"{m['passages']:,} passages, {m['tokens']:,} tokens of {text}, without labels. It has "
+        f"{m['student_params']:,} parameters and no head: give it to `run` or `distill` with "
+        "`--general FOLDER/model`.",
+        "",
+        f"Seed {m['seed']}; {m['seconds']['general']:.0f} seconds on "
+        f"{m['environment']['processor']}, {m['environment']['threads']} threads, GPU "
+        f"{m['environment']['gpu']}.",
+        "",
+        "Last losses: " + ", ".join(f"{k} {v:.4f}" for k, v in m["losses"].items()) + ".",
+        "",
+        "```json",
+        json.dumps(options, indent=2),
+        "```",
+        "",
+    ]
+    write_text(out / "README.md", "\n".join(lines))
+
+
 def draw(out: Path, metrics: dict) -> None:
     """figures/<phase>.png: the losses of log.jsonl over the steps, a curve each."""
     from . import plots

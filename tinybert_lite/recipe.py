@@ -29,7 +29,7 @@ from .models import (
     parameters,
     warm_start,
 )
-from .training import History, Settings, load_tensors, save_tensors, write_text
+from .training import History, Settings, load_tensors, save_tensors, write_json, write_text
 
 GIB = 2**30
 
@@ -97,7 +97,6 @@ def load_task(options: Options) -> tasks.Task:
         label=options.label,
         text_pair=options.text_pair,
         regression=options.regression,
-        seed=options.seed,
     )
 
 
@@ -144,7 +143,7 @@ def run(
     check(options)
     manner = manner or Manner()
     out = Path(out)
-    with folder_for(out, options, phases):
+    with folder_for(out, dataclasses.asdict(options), phases):
         workshop = Workshop(options, out, manner, tell)
         for phase in phases:
             getattr(workshop, phase)()
@@ -152,7 +151,7 @@ def run(
 
 
 @contextmanager
-def folder_for(out: Path, options: Options, phases: tuple[str, ...]):
+def folder_for(out: Path, settings: dict, phases: tuple[str, ...]):
     """Make the output folder ours: refuse one that is in use or holds another run."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out needs a folder.")
@@ -169,7 +168,7 @@ def folder_for(out: Path, options: Options, phases: tuple[str, ...]):
             f"Nothing can be written into {out} ({error.strerror}); take another --out."
         ) from error
     try:
-        config = {"version": __version__, "phases": list(phases), **dataclasses.asdict(options)}
+        config = {"version": __version__, "phases": list(phases), **settings}
         config = json.loads(json.dumps(config))
         file = out / "config.json"
         if file.is_file():
@@ -183,7 +182,7 @@ def folder_for(out: Path, options: Options, phases: tuple[str, ...]):
         elif any(p.name != ".lock" for p in out.iterdir()):
             raise UserError(f"{out} is not empty and no run of this program; take another --out.")
         else:
-            write_text(file, json.dumps(config, indent=2) + "\n")
+            write_json(file, config)
         yield
     finally:
         lock.release()
@@ -203,8 +202,9 @@ class Workshop:
         for note in self.task.notes:
             tell(f"note: {note}")
         self.tokenizer = load_tokenizer(options.teacher)
-        positions = load_config(options.teacher).max_position_embeddings
-        self.max_length = min(options.max_length, positions, self.tokenizer.model_max_length)
+        self.max_length = max_tokens(
+            options.max_length, load_config(options.teacher), self.tokenizer
+        )
         if self.max_length < options.max_length:
             tell(f"note: texts are cut to {self.max_length} tokens, the teacher knows no more.")
         self.data = {
@@ -316,7 +316,13 @@ class Workshop:
                         "and the task asks for a number; fine-tune a teacher for it (run, finetune)."
                     )
             else:
-                reorder_classes(teacher, self.task.label_names)
+                own = reorder_classes(teacher, self.task.label_names)
+                if tasks.generic_labels(own):
+                    self.tell(
+                        f"note: the classes of {self.options.teacher} have no names "
+                        f"({own[0]} …); they are taken in the task's order, "
+                        f"{', '.join(self.task.label_names)}."
+                    )
             self.teacher = teacher
         return self.teacher
 
@@ -363,37 +369,19 @@ class Workshop:
     def _save_model(
         self, model: PreTrainedModel, folder: Path, projection: Projection | None = None
     ) -> None:
-        """A folder that plain transformers loads, made beside and moved into place."""
-        if not self.accelerator.is_main_process:
-            return
-        beside = folder.with_name(folder.name + ".part")
-        shutil.rmtree(beside, ignore_errors=True)
-        label_names = self.task.label_names
-        if label_names:
-            model.config.id2label = dict(enumerate(label_names))
-            model.config.label2id = {name: i for i, name in enumerate(label_names)}
-        try:
-            model.save_pretrained(beside)
-            self.tokenizer.save_pretrained(beside)
-            if projection is not None:
-                save_tensors(projection.state_dict(), beside / "projection.safetensors", {})
-        except UserError:
-            raise
-        except Exception as error:
-            shutil.rmtree(beside, ignore_errors=True)
-            raise UserError(
-                f"The model could not be written into {folder} ({error}); free some space and give "
-                "the same command again."
-            ) from error
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.replace(folder)
+        if self.task.label_names:
+            model.config.id2label = dict(enumerate(self.task.label_names))
+            model.config.label2id = {name: i for i, name in enumerate(self.task.label_names)}
+        if self.accelerator.is_main_process:
+            save_model(model, self.tokenizer, folder, projection)
+        self.accelerator.wait_for_everyone()
 
     def _finish(self, phase: str, history: History) -> None:
         """Note a phase as done; only then its checkpoint is no longer needed."""
         if not self.accelerator.is_main_process:
             return
         self.done[phase] = {"seconds": round(history.seconds, 1), "dev": history.best}
-        write_text(self.done_file, json.dumps(self.done, indent=2) + "\n")
+        write_json(self.done_file, self.done)
         (self.state / f"{phase}.safetensors").unlink(missing_ok=True)
 
     # The report -------------------------------------------------------------------------------
@@ -440,7 +428,7 @@ class Workshop:
             "notes": task.notes,
         }
         if self.accelerator.is_main_process:
-            write_text(self.out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+            write_json(self.out / "metrics.json", metrics)
             log = self.state / "log.jsonl"
             if log.is_file():
                 write_text(self.out / "log.jsonl", log.read_text(encoding="utf-8"))
@@ -449,14 +437,45 @@ class Workshop:
         return metrics
 
 
+def max_tokens(wanted: int, config, tokenizer) -> int:
+    """Tokens a text may have: the wanted number, or fewer where the model knows fewer positions."""
+    return min(wanted, config.max_position_embeddings, tokenizer.model_max_length)
+
+
+def save_model(
+    model: PreTrainedModel, tokenizer, folder: Path, projection: Projection | None = None
+) -> None:
+    """Write a folder that plain transformers loads, made beside and moved into place.
+
+    Raises UserError when it cannot be written.
+    """
+    beside = folder.with_name(folder.name + ".part")
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        model.save_pretrained(beside)
+        tokenizer.save_pretrained(beside)
+        if projection is not None:
+            save_tensors(projection.state_dict(), beside / "projection.safetensors", {})
+        shutil.rmtree(folder, ignore_errors=True)
+        beside.replace(folder)
+    except UserError:
+        raise
+    except Exception as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise UserError(
+            f"The model could not be written into {folder} ({error}); free some space and give "
+            "the same command again."
+        ) from error
+
+
 def _ratio(part: float | None, whole: float) -> float | None:
     return None if part is None or whole == 0 else part / whole
 
 
-def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> None:
+def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> list[str]:
     """Put a classifier's classes into the task's order, matched by name, in place.
 
-    Raises UserError when their names do not match.
+    Returns the names they had. Raises UserError when their names do not match.
     """
     own = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     order = tasks.align_labels(label_names, own)
@@ -467,6 +486,7 @@ def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> None:
             last.bias.copy_(last.bias[order].clone())
     model.config.id2label = dict(enumerate(label_names))
     model.config.label2id = {name: i for i, name in enumerate(label_names)}
+    return own
 
 
 def start_from(student: PreTrainedModel, projection: Projection, folder: str) -> None:

@@ -326,3 +326,8 @@ def write_text(file: Path, text: str) -> None:
     beside = file.with_name(file.name + ".part")
     beside.write_text(text, encoding="utf-8")
     os.replace(beside, file)
+
+
+def write_json(file: Path, content: dict) -> None:
+    """Write a JSON file by moving a whole one into place."""
+    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,103 @@
+"""Stage 1, general distillation: a pre-trained teacher, any text, intermediate losses only."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from . import UserError, corpus, distill
+from .batches import encode
+from .card import write_general
+from .evaluate import environment
+from .mapping import layer_mapping
+from .models import PRESETS, Projection, build_student, load_encoder, parameters, warm_start
+from .recipe import Manner, folder_for, max_tokens, save_model
+from .training import Settings, write_json
+
+
+@dataclass
+class GeneralOptions:
+    """Everything stage 1 depends on. `text` are .txt files, or names of the embedded texts."""
+
+    teacher: str = "minilm"
+    student: str = "lite"
+    start: str = "random"
+    mapping: str | list[int] = "uniform"
+    projection: str = "paper"
+    text: list[str] = field(default_factory=list)
+    words: int | None = None
+    seed: int = 0
+    max_length: int = 128
+    batch_size: int = 32
+    epochs: float = 1
+    rate: float = 1e-3
+
+
+def run(
+    options: GeneralOptions,
+    out: str | Path,
+    manner: Manner | None = None,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict:
+    """Distil a general student from a pre-trained encoder into `out`/model, resumable.
+
+    No labels, no [MASK], no prediction loss (section 3.3). Returns what metrics.json holds.
+    """
+    if options.student not in PRESETS:
+        raise UserError(f"There is no student {options.student!r}; take {', '.join(PRESETS)}.")
+    if options.words is not None and options.words < 1:
+        raise UserError(f"--words must be 1 or more, not {options.words}.")
+    manner, out = manner or Manner(), Path(out)
+    with folder_for(out, dataclasses.asdict(options), ("general",)):
+        state = out / "state"
+        state.mkdir(exist_ok=True)
+        gpu = torch.cuda.is_available() and not manner.cpu
+        accelerator = Accelerator(cpu=manner.cpu, mixed_precision="bf16" if gpu else "no")
+        teacher, tokenizer = load_encoder(options.teacher)
+        mapping = layer_mapping(
+            teacher.config.num_hidden_layers, PRESETS[options.student].layers, options.mapping
+        )
+        texts = list(corpus.sentences(options.text or None, options.seed, options.words))
+        if not texts:
+            raise UserError("The text files hold no sentences to learn from.")
+        length = max_tokens(options.max_length, teacher.config, tokenizer)
+        data = encode(tokenizer, texts, max_length=length)
+        tell(f"{len(data):,} passages, {int(data.offsets[-1]):,} tokens")
+        student = build_student(teacher.config, options.student, options.seed)
+        widths = student.config.hidden_size, teacher.config.hidden_size
+        projection = Projection(*widths, options.projection, options.seed)
+        if options.start == "warm":
+            warm_start(student, projection, teacher)
+        module = distill.Intermediate(student, projection, mapping)
+        # One pass over much text: keeping answers would cost more than it saves.
+        answers = distill.TeacherAnswers(teacher.to(accelerator.device), data, mapping)
+        settings = Settings(
+            epochs=options.epochs,
+            rate=options.rate,
+            batch_size=options.batch_size,
+            seed=options.seed,
+            save_seconds=manner.save_seconds,
+        )
+        history = distill.intermediate(
+            module, answers, data, settings, state, accelerator, "general",
+            progress=manner.progress,
+        )  # fmt: skip
+        losses = [r["losses"] for r in history.records if "losses" in r]
+        metrics = {
+            "teacher": options.teacher,
+            "student_params": parameters(student.base_model),
+            "passages": len(data),
+            "tokens": int(data.offsets[-1]),
+            "losses": losses[-1] if losses else {},
+            "seconds": {"general": round(history.seconds, 1)},
+            "seed": options.seed,
+            "environment": environment(),
+        }
+        if accelerator.is_main_process:
+            save_model(student.base_model, tokenizer, out / "model", projection)
+            write_json(out / "metrics.json", metrics)
+            write_general(out, metrics, dataclasses.asdict(options))
+        return metrics
