@@ -156,7 +156,7 @@ def compare(
         raise UserError("There is no text to look at; give a sentence.")
     pair = text_pair if text_pair and text_pair.strip() else None
     vocabulary = min(m.config.vocab_size for m in (teacher, student))
-    positions = min(getattr(m.config, "max_position_embeddings", 512) for m in (teacher, student))
+    positions = min(_positions(m) for m in (teacher, student))
     limit = min(max_tokens, positions)
     whole = len(tokenizer(text, pair, verbose=False)["input_ids"])
     encoded = tokenizer(
@@ -330,6 +330,15 @@ def _fitting(
         elif s.scores is not None and s.scores.shape == shape and s.input_ids in ((), ids):
             kept.append(s)
     return kept, len(snapshots) - len(kept)
+
+
+def _positions(model: PreTrainedModel) -> int:
+    """Tokens a model has places for; RoBERTa's first places belong to its padding."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            unused = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - unused
+    return getattr(model.config, "max_position_embeddings", 512)
 
 
 def _state(path: str | Path) -> dict[str, Tensor]:

@@ -216,6 +216,17 @@ class Numbers {
     });
   }
 
+  /** The loss as a share of the variance of the teacher's scores: 1 is no better than a constant. */
+  share(sl, sh, tl, th, s) {
+    const variance = this.remember(`v ${tl} ${th} ${s.special}`, () => {
+      const scores = this.scores("teacher", tl, th, -1), kept = this.counted(s), all = [];
+      for (const i of kept) for (const j of kept) all.push(scores[i * this.l + j]);
+      const average = mean(all);
+      return mean(all.map((x) => (x - average) ** 2));
+    });
+    return variance > 0 ? this.loss(sl, sh, tl, th, s) / variance : NaN;
+  }
+
   /** One head's map with each query's mean taken out, at length 1. */
   unit(who, layer, head, s) {
     const step = who === "student" ? s.step : -1;
@@ -401,6 +412,10 @@ function thumbnail(app, x, y, size, who, layer, head, low, high, step = app.s.st
     bitmap(cells(app, who, layer, head, step), seen.length, seen.length, low, high, RAMPS.map)));
 }
 
+/** What the frame of a head says: its loss, or the share of the teacher's map it missed. */
+const framed = (app, sl, sh) => app.n[app.s.frame](sl, sh, ...app.n.partner(sl, sh, app.s), app.s);
+const frameText = (app, value) => (app.s.frame === "share" ? percent(value) : show(value));
+
 /** How loud a loss is drawn: by colour and by width, so that it does not hang on colour alone. */
 function loudness(app, loss, top) {
   const t = Math.sqrt(clamp(top > 0 ? loss / top : 0, 0, 1)), { quiet, loss: loud } = app.theme;
@@ -424,7 +439,7 @@ function colourBar(app, x, y, width, low, high, table, left, right) {
 const quantityName = (s) => (s.quantity === "scores" ? "raw scores, before softmax"
   : "probabilities, after softmax");
 const countedName = (s) => (s.special ? "real tokens" : "real tokens without [CLS] and [SEP]");
-const percent = (x) => `${(100 * x).toFixed(x < 0.1 ? 1 : 0)} %`;
+const percent = (x) => (Number.isNaN(x) ? "–" : `${(100 * x).toFixed(x < 0.0995 ? 1 : 0)} %`);
 
 // ---------------------------------------------------------------- view: all heads
 
@@ -433,11 +448,13 @@ function drawHeads(app) {
   const step = n.snapshots.maps ? `, ${n.stepName(s.step)}` : "";
   heading(app, `All heads: what each student layer learned from its teacher layer${step}`,
     `Upper map teacher, lower map student (${quantityName(s)}; one colour scale per pair). ` +
-    `Number and frame: attention loss, eq. 7, over ${countedName(s)}.`);
+    `Number and frame: ${s.frame === "loss" ? "attention loss, eq. 7," : "loss ÷ variance of the teacher's scores,"} over ${countedName(s)}.`);
   const gutter = 132, most = Math.max(sHeads, s.unused ? n.teacher.heads : 0);
   const pitch = Math.max(44, Math.min(96, (scene.width - gutter) / most)), size = pitch - 11;
   const rows = range(n.student.layers, 1).map((sl) => ({ sl, losses: n.losses(sl, s) }));
-  const top = Math.max(...rows.flatMap((row) => row.losses));
+  const values = rows.map(({ sl, losses }) => losses.map((_, i) => framed(app, sl, i + 1)));
+  // Shares have a scale of their own: 100 % is a student that learned nothing but a mean.
+  const top = s.frame === "share" ? 1 : Math.max(...values.flat());
   range(sHeads, 1).forEach((head) => scene.text(gutter + (head - 0.5) * pitch - 5, 62, `${head}`,
     { align: "center", fill: theme.muted, size: 11 }));
   scene.text(gutter - 14, 62, "head", { align: "right", fill: theme.muted, size: 11 });
@@ -454,18 +471,18 @@ function drawHeads(app) {
     losses.forEach((loss, i) => {
       const x = gutter + i * pitch, [tl, th] = n.partner(sl, i + 1, s);
       const [low, high] = shared(app, sl, i + 1, tl, th);
-      const frame = loudness(app, loss, top), chosen = sl === s.layer && i + 1 === s.head;
+      const value = values[sl - 1][i], frame = loudness(app, value, top), chosen = sl === s.layer && i + 1 === s.head;
       if (chosen) scene.rect(x - 6, y - 6, pitch - 1, 2 * size + 31, { fill: theme.panel, stroke: theme.fg, round: 5, thick: 1.5 });
       thumbnail(app, x, y, size, "teacher", tl, th, low, high);
       thumbnail(app, x, y + size + 2, size, "student", sl, i + 1, low, high);
       scene.rect(x - frame.thick / 2, y - frame.thick / 2, size + frame.thick, 2 * size + 2 + frame.thick, { ...frame, round: 2 });
-      scene.text(x + size / 2, y + 2 * size + 19, show(loss), { align: "center", size: 11.5, weight: chosen ? 700 : 400 });
+      scene.text(x + size / 2, y + 2 * size + 19, frameText(app, value), { align: "center", size: 11.5, weight: chosen ? 700 : 400 });
       if (th !== i + 1) {
         scene.rect(x + 1, y + 1, widthOf(`↤${th}`, 10, 700) + 6, 14, { fill: theme.bg, alpha: 0.85, round: 2 });
         scene.text(x + 4, y + 12, `↤${th}`, { size: 10, weight: 700, fill: theme.teacher });
       }
       scene.hit(x - 5, y - 5, pitch, 2 * size + 26, {
-        tip: `Student ${sl}·${i + 1} beside teacher ${tl}·${th}: loss ${show(loss)}, similarity ${show(n.similarity(sl, i + 1, tl, th, s))}`,
+        tip: `Student ${sl}·${i + 1} beside teacher ${tl}·${th}: loss ${show(loss)} (${percent(n.share(sl, i + 1, tl, th, s))} of the teacher's variance), similarity ${show(n.similarity(sl, i + 1, tl, th, s))}`,
         pick: () => ({ layer: sl, head: i + 1, teacher_layer: 0, teacher_head: 0 }), open: { view: "pair" },
       });
     });
@@ -489,7 +506,7 @@ function drawHeads(app) {
   [0, 0.25, 0.5, 1].forEach((part, i) => {
     const x = gutter + 46 + i * 84;
     scene.rect(x, y + 3, 15, 15, { ...loudness(app, part, 1), round: 2 });
-    scene.text(x + 22, y + 15, show(part * top), { fill: theme.muted, size: 11 });
+    scene.text(x + 22, y + 15, frameText(app, part * top), { fill: theme.muted, size: 11 });
   });
   scene.text(gutter + 388, y + 14, "map: dark = low, bright = high", { fill: theme.muted, size: 11 });
   scene.height = y + 26;
@@ -504,10 +521,10 @@ function drawHeads(app) {
       ` Closest: student ${best.sl}·${best.sh} (${show(best.loss)}); farthest: ${worst.sl}·${worst.sh} (${show(worst.loss)}). ` +
       `Chosen: student layer ${s.layer} head ${s.head}, loss ${show(rows[s.layer - 1].losses[s.head - 1])}.`,
     table: () => ({
-      columns: ["student_layer", "student_head", "teacher_layer", "teacher_head", "loss", "similarity"],
+      columns: ["student_layer", "student_head", "teacher_layer", "teacher_head", "loss", "share", "similarity"],
       rows: flat.map(({ sl, sh, loss }) => {
         const [tl, th] = n.partner(sl, sh, s);
-        return [sl, sh, tl, th, loss, n.similarity(sl, sh, tl, th, s)];
+        return [sl, sh, tl, th, loss, n.share(sl, sh, tl, th, s), n.similarity(sl, sh, tl, th, s)];
       }),
     }),
   };
@@ -519,7 +536,7 @@ function drawPair(app) {
   const { n, s, scene, theme, seen, pair } = app, { sl, sh, tl, th } = pair;
   const loss = n.loss(sl, sh, tl, th, s), similarity = n.similarity(sl, sh, tl, th, s);
   heading(app, `One head pair: student ${sl}·${sh} beside teacher ${tl}·${th}`,
-    `Attention loss ${show(loss)} over ${countedName(s)}; similarity of the maps ${show(similarity)}; shown: ` +
+    `Attention loss ${show(loss)} over ${countedName(s)}, ${percent(n.share(sl, sh, tl, th, s))} of the variance of the teacher's scores; similarity of the maps ${show(similarity)}; shown: ` +
     `${s.display === "lines" ? "probabilities as lines" : quantityName(s)}${n.snapshots.maps ? `; ${n.stepName(s.step)}` : ""}.`);
   if (s.display === "lines") drawLines(app);
   else drawMaps(app);
@@ -557,7 +574,7 @@ function drawMaps(app) {
   const wide = (scene.width - label - 130) / 3 / count >= 11;
   const columns = wide ? 3 : 2, gap = wide ? 44 : 30;
   const cell = clamp((scene.width - label - gap * (columns - 1) - 46) / columns / count, 2, 27);
-  const size = cell * count, font = clamp(cell * 0.92, 8.5, 12), head = 78 + Math.min(60, label * 0.8);
+  const size = cell * count, font = clamp(cell * 0.8, 8.5, 12), head = 78 + Math.min(60, label * 0.8);
   const teacher = cells(app, "teacher", tl, th), student = cells(app, "student", sl, sh);
   const [low, high] = shared(app, sl, sh, tl, th);
   const difference = student.map((v, i) => v - teacher[i]);
@@ -582,8 +599,8 @@ function drawMaps(app) {
   colourBar(app, bx, by, Math.min(size, 180), low, high, RAMPS.map);
   panel(1, `Student · layer ${sl} · head ${sh}`, theme.student, student, low, high, RAMPS.map);
   const [dx, dy] = panel(2, "Student − teacher", theme.fg, difference, -far, far, RAMPS[app.themeName]);
-  colourBar(app, dx, dy, Math.min(size, 180), -far, far, RAMPS[app.themeName], `${show(-far)} teacher higher`, "");
-  scene.text(dx + Math.min(size, 180), dy + 20, `student higher ${show(far)}`, { size: 10.5, fill: theme.muted, align: "right" });
+  colourBar(app, dx, dy, Math.min(size, 240), -far, far, RAMPS[app.themeName], `${show(-far)} teacher higher`, `student higher ${show(far)}`);
+  scene.height = dy + 30;
   if (wide) drawBars(app, label, dy + 66, scene.width - label - 24, 110);
   else {
     const [x, y] = place(3);
@@ -595,15 +612,17 @@ function drawMaps(app) {
 function hatch(app, x, y, size, cell) {
   const from = app.seen.findIndex((i) => i >= app.n.real);
   if (from < 0) return;
-  const edge = from * cell, line = { stroke: app.theme.fg, alpha: 0.35 };
-  for (let at = 0; at < size; at += 7) {
-    app.scene.line([[x + edge, y + at], [x + size, y + Math.min(size, at + size - edge)]], line);
-    if (at < edge) app.scene.line([[x + at, y + edge], [x + Math.min(edge, at + size - edge), y + Math.min(size, edge + Math.min(edge - at, size - edge))]], line);
+  const edge = from * cell;
+  for (const [left, top, w, height] of [[edge, 0, size - edge, size], [0, edge, edge, size - edge]]) {
+    for (let c = -Math.floor(w / 6) * 6; c < height; c += 6) {
+      const start = Math.max(0, -c), end = Math.min(w, height - c);
+      app.scene.line([[x + left + start, y + top + start + c], [x + left + end, y + top + end + c]], { stroke: "#ffffff", alpha: 0.5 });
+    }
   }
 }
 
 function axisTokens(app, x, y, cell, font, tokens, rows) {
-  const { scene, theme, seen, at } = app, every = Math.ceil(font / cell);
+  const { scene, theme, seen, at } = app, every = Math.ceil((0.98 * font) / cell);
   tokens.forEach((token, i) => {
     const isQuery = seen[i] === at.query, isKey = seen[i] === at.key;
     // Long inputs show every n-th label, and always the chosen one in a clearing of its own.
@@ -979,7 +998,7 @@ const VIEWS = {
   training: { name: "Over training", draw: drawTraining },
   similarity: { name: "Similarity", draw: drawSimilarity },
 };
-const STATE = ["view", "quantity", "special", "padding", "unused", "display", "matching", "mapping", "layer", "head", "teacher_layer", "teacher_head", "query", "key", "step"];
+const STATE = ["view", "quantity", "special", "padding", "unused", "frame", "display", "matching", "mapping", "layer", "head", "teacher_layer", "teacher_head", "query", "key", "step"];
 const TABLE_ROWS = 240;
 
 class Explorer {
@@ -1058,6 +1077,7 @@ class Explorer {
     this.controls.replaceChildren(
       select("Show", "quantity", [["scores", "raw scores"], ["probabilities", "probabilities"]]),
       select("as", "display", [["map", "maps"], ["lines", "lines"]]),
+      select("Frame", "frame", [["loss", "loss"], ["share", "share missed"]]),
       select("Match heads by", "matching", [["index", "number", unequal], ["similarity", "similarity"]]),
       select("Layer mapping", "preset", [["custom", "own choice"], ["uniform", "uniform"], ["top", "top"], ["bottom", "bottom"]]),
       check("[CLS] and [SEP]", "special"), check("padding", "padding"), check("unused teacher layers", "unused"),
@@ -1201,8 +1221,8 @@ class Explorer {
       tab.setAttribute("aria-selected", on);
       tab.tabIndex = on ? 0 : -1;
     }
-    const here = { heads: "quantity matching preset special padding unused", training: "quantity matching preset special layer head",
-      pair: `quantity display special padding layer head teacher_layer teacher_head query${s.display === "map" ? " key" : ""}`,
+    const here = { heads: "quantity frame matching preset special padding unused", training: "quantity matching preset special layer head",
+      pair: `${s.display === "map" ? "quantity " : ""}display special padding layer head teacher_layer teacher_head query${s.display === "map" ? " key" : ""}`,
       cell: "layer head teacher_layer teacher_head query key", similarity: "quantity preset special" }[s.view].split(" ");
     const preset = ["uniform", "top", "bottom"].find((name) => String(this.preset(name)) === String(s.mapping)) ?? "custom";
     for (const label of this.controls.children) {

@@ -25,7 +25,17 @@ from .data import Comparison, Side, Snapshot
 
 HERE = Path(__file__).parent
 STATE = [
-    *("view", "quantity", "special", "padding", "unused", "display", "matching", "mapping"),
+    *(
+        "view",
+        "quantity",
+        "special",
+        "padding",
+        "unused",
+        "frame",
+        "display",
+        "matching",
+        "mapping",
+    ),
     *("layer", "head", "teacher_layer", "teacher_head", "query", "key", "step"),
 ]
 VIEWS = ("heads", "pair", "cell", "training", "similarity")
@@ -51,7 +61,7 @@ class Explorer(anywidget.AnyWidget):
     """Teacher and student attention of one text, side by side; made by `explore`.
 
     Every control is a trait, so a notebook can set it: `view`, `quantity` ("scores" or
-    "probabilities"), `special`, `padding`, `unused`, `display` ("map" or "lines"), `matching`
+    "probabilities"), `special`, `padding`, `unused`, `frame` ("loss" or "share"), `display` ("map" or "lines"), `matching`
     ("index" or "similarity"), `mapping` (M + 1 teacher outputs), `layer` and `head` (from 1),
     `teacher_layer` and `teacher_head` (0: as mapped and matched), `query` and `key` (from 0),
     `step` (index of a snapshot, -1: the student as given).
@@ -71,6 +81,7 @@ class Explorer(anywidget.AnyWidget):
     special = traitlets.Bool(True).tag(sync=True)
     padding = traitlets.Bool(False).tag(sync=True)
     unused = traitlets.Bool(False).tag(sync=True)
+    frame = traitlets.Enum(("loss", "share"), "loss").tag(sync=True)
     display = traitlets.Enum(("map", "lines"), "map").tag(sync=True)
     matching = traitlets.Enum(("index", "similarity"), "index").tag(sync=True)
     mapping = traitlets.List(traitlets.Int()).tag(sync=True)
@@ -194,7 +205,8 @@ class Explorer(anywidget.AnyWidget):
         """One row per student head: the teacher head beside it, their loss and similarity.
 
         The loss is eq. 7 of that head alone, so its mean over a layer's heads is the layer's
-        attention loss; similarity as in `data.head_similarity`, of the quantity shown. `step` is
+        attention loss; share is that loss over the variance of the teacher's scores (1: no better
+        than a constant); similarity as in `data.head_similarity`, of the quantity shown. `step` is
         the index of a snapshot, by default the one shown.
         """
         keep, rows = self._keep(), []
@@ -202,6 +214,7 @@ class Explorer(anywidget.AnyWidget):
         for m, n in enumerate(self.mapping[1:]):
             loss = data.head_losses(scores[1][m], scores[0][n - 1], keep)
             similar = data.head_similarity(shown[1][m], shown[0][n - 1], keep)
+            variance = scores[0][n - 1][:, keep][:, :, keep].astype("float64").var((1, 2))
             for head in range(len(loss)):
                 other = head if self.matching == "index" else int(similar[head].argmax())
                 rows.append(
@@ -211,6 +224,7 @@ class Explorer(anywidget.AnyWidget):
                         "teacher_layer": n,
                         "teacher_head": other + 1,
                         "loss": float(loss[head, other]),
+                        "share": float(loss[head, other] / variance[other]),
                         "similarity": float(similar[head, other]),
                     }
                 )
@@ -289,7 +303,7 @@ class Explorer(anywidget.AnyWidget):
             css=(HERE / "explorer.css").read_text(encoding="utf-8"),
             esm=(HERE / "explorer.js").read_text(encoding="utf-8"),
             # A text may contain "</script>".
-            numbers=json.dumps(numbers, ensure_ascii=False).replace("</", "<\\/"),
+            numbers=json.dumps(numbers, ensure_ascii=False).replace("<", "\\u003c"),
         )
         path = Path(path)
         path.write_text(page, encoding="utf-8")
@@ -308,17 +322,16 @@ class Explorer(anywidget.AnyWidget):
             return row
         tl = self.teacher_layer or row["teacher_layer"]
         th = self.teacher_head or row["teacher_head"]
-        scores = self._scores()
-        student, teacher = scores[1][self.layer - 1], scores[0][tl - 1]
-        loss = data.head_losses(student, teacher, self._keep())[self.head - 1, th - 1]
-        heads = self.comparison.student.heads, self.comparison.teacher.heads
+        student, teacher = self._scores()[1][self.layer - 1], self._scores()[0][tl - 1]
+        keep, heads = self._keep(), (self.comparison.student.heads, self.comparison.teacher.heads)
+        loss = data.head_losses(student, teacher, keep)[self.head - 1, th - 1]
         place = (self.layer - 1) * heads[0] + self.head - 1, (tl - 1) * heads[1] + th - 1
-        similar = float(self.similarity()[place])
         return row | {
             "teacher_layer": tl,
             "teacher_head": th,
             "loss": float(loss),
-            "similarity": similar,
+            "share": float(loss / teacher[th - 1][keep][:, keep].astype("float64").var()),
+            "similarity": float(self.similarity()[place]),
         }
 
     def _picture(self) -> str:
