@@ -136,6 +136,8 @@ def save_archives(folder: str | Path) -> list[Path]:
         target = folder / entry["archive"]["file"]
         with _plain_disk_errors(name, folder):
             folder.mkdir(parents=True, exist_ok=True)
+            for left_over in folder.glob(".archive-*"):  # of a process that was killed
+                shutil.rmtree(left_over, ignore_errors=True)
             if not (target.is_file() and _sha256(target) == entry["archive"]["sha256"]):
                 with tempfile.TemporaryDirectory(prefix=".archive-", dir=folder) as work:
                     archive = _download(entry, Path(work))
