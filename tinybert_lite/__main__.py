@@ -1,6 +1,9 @@
 """The command line: `python -m tinybert_lite COMMAND`. The only place that prints or exits."""
 
 import argparse
+import difflib
+import errno
+import re
 import sys
 
 from . import UserError, __version__
@@ -30,33 +33,83 @@ EXAMPLES = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns the exit status: 0, 2 for what the user can mend, 130 on Ctrl-C."""
-    parser = build_parser()
-    options = parser.parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        options = build_parser().parse_args(arguments)
         return HANDLERS[options.command](options)
     except KeyboardInterrupt:
         print("\nStopped. The same command continues where this one was.", file=sys.stderr)
         return 130
-    except (UserError, OSError, MemoryError) as error:
-        if options.debug:
+    except Exception as error:
+        sentence = plain(error)
+        if sentence is None or "--debug" in arguments:
             raise
-        print(f"error: {plain(error)}", file=sys.stderr)
+        print(f"error: {sentence}", file=sys.stderr)
         return 2
 
 
-def plain(error: BaseException) -> str:
-    """One sentence for what went wrong."""
+def plain(error: BaseException) -> str | None:
+    """One sentence for what the user can mend; None for a fault of the program."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
-    if isinstance(error, MemoryError):
-        return "There is not enough memory; lower --batch-size or --max-length."
-    where = f" ({error.filename})" if getattr(error, "filename", None) else ""
+    # torch's error is told by its name: nothing heavy is imported to say that a name is wrong
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return (
+            "There is not enough memory; lower --batch-size or --max-length and take another "
+            "--out, or use a GPU with more of it."
+        )
+    if not isinstance(error, OSError):
+        return None
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"The disk is full{where}; free some space and give the same command again."
     return f"{error.strerror or error}{where}; --debug shows where."
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose complaints are one plain sentence, raised as UserError."""
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
+
+    def parse_args(self, args=None, namespace=None):
+        options, extra = self.parse_known_args(args, namespace)
+        if extra:
+            kind = "option" if extra[0].startswith("-") else "argument"
+            raise UserError(
+                f"{options.command} has no {kind} {extra[0]!r}; {self.prog} {options.command} "
+                "--help lists what it has."
+            )
+        return options
+
+    def error(self, message: str):
+        if unknown := re.match(r"argument COMMAND: invalid choice: '(.*?)' \(", message):
+            close = difflib.get_close_matches(unknown[1], COMMANDS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"take {', '.join(COMMANDS)}."
+            raise UserError(f"There is no command {unknown[1]!r}; {hint}")
+        message = re.sub(r"^argument ([^:]+): ", r"\1 ", message)
+        raise UserError(
+            f"{message[0].upper()}{message[1:]}; {self.prog} --help lists what can be given."
+        )
+
+
+def whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"takes a whole number, not {text!r}") from None
+
+
+def number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"takes a number, not {text!r}") from None
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands, each with an example in its help."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m tinybert_lite",
         description="Distil a small BERT from a large one: TinyBERT (Jiao et al. 2020).",
     )
@@ -95,8 +148,10 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--text-pair", metavar="COLUMN", help="column of the second texts")
     group.add_argument("--label", metavar="COLUMN", help="column of the labels")
     group.add_argument("--regression", action="store_true", help="labels are numbers to predict")
-    group.add_argument("--seed", type=int, default=0, help="(0)")
-    group.add_argument("--max-length", type=int, default=128, help="tokens a text is cut to (128)")
+    group.add_argument("--seed", type=whole, default=0, help="(0)")
+    group.add_argument(
+        "--max-length", type=whole, default=128, help="tokens a text is cut to (128)"
+    )
 
 
 def add_training(parser: argparse.ArgumentParser, command: str) -> None:
@@ -117,14 +172,18 @@ def add_training(parser: argparse.ArgumentParser, command: str) -> None:
         group.add_argument(
             "--projection", default="paper", help="paper (W_e and W_h) or shared (authors' code)"
         )
-        group.add_argument("--augment", type=int, default=0, help="variants a sentence (0)")
-        group.add_argument("--temperature", type=float, default=1.0, help="of equation 10 (1)")
-    group.add_argument("--batch-size", type=int, default=32, help="texts a step (32)")
+        group.add_argument("--augment", type=whole, default=0, help="variants a sentence (0)")
+        group.add_argument("--temperature", type=number, default=1.0, help="of equation 10 (1)")
+    if command != "distill":
+        group.add_argument(
+            "--adapter", type=int, default=0, metavar="RANK", help="fine-tune low-rank updates only"
+        )
+    group.add_argument("--batch-size", type=whole, default=32, help="texts a step (32)")
     defaults = {"finetune": (3, 1e-4), "intermediate": (10, 1e-3), "prediction": (4, 2e-4)}
     for phase in phases.get(command, ("intermediate", "prediction")):
         epochs, rate = defaults[phase]
-        group.add_argument(f"--{phase}-epochs", type=float, default=epochs, help=f"({epochs})")
-        group.add_argument(f"--{phase}-rate", type=float, default=rate, help=f"({rate})")
+        group.add_argument(f"--{phase}-epochs", type=number, default=epochs, help=f"({epochs})")
+        group.add_argument(f"--{phase}-rate", type=number, default=rate, help=f"({rate})")
     add_manner(parser)
 
 
@@ -139,12 +198,12 @@ def add_general(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", nargs="*", default=[], metavar="FILE", help=".txt files (the embedded texts)"
     )
-    parser.add_argument("--words", type=int, help="at most so many words (all)")
-    parser.add_argument("--epochs", type=float, default=1, help="(1)")
-    parser.add_argument("--rate", type=float, default=1e-3, help="(0.001)")
-    parser.add_argument("--batch-size", type=int, default=32, help="texts a step (32)")
-    parser.add_argument("--max-length", type=int, default=128, help="tokens a text (128)")
-    parser.add_argument("--seed", type=int, default=0, help="(0)")
+    parser.add_argument("--words", type=whole, help="at most so many words (all)")
+    parser.add_argument("--epochs", type=number, default=1, help="(1)")
+    parser.add_argument("--rate", type=number, default=1e-3, help="(0.001)")
+    parser.add_argument("--batch-size", type=whole, default=32, help="texts a step (32)")
+    parser.add_argument("--max-length", type=whole, default=128, help="tokens a text (128)")
+    parser.add_argument("--seed", type=whole, default=0, help="(0)")
     add_manner(parser)
 
 
@@ -154,10 +213,10 @@ def add_manner(parser: argparse.ArgumentParser) -> None:
     manner.add_argument("--cpu", action="store_true", help="do not use a GPU")
     manner.add_argument("--quiet", dest="progress", action="store_false", help="no progress bars")
     manner.add_argument(
-        "--save-seconds", type=float, default=60, help="time between checkpoints (60)"
+        "--save-seconds", type=number, default=60, help="time between checkpoints (60)"
     )
     manner.add_argument(
-        "--keep-gib", type=float, default=4, help="memory for kept teacher answers (4)"
+        "--keep-gib", type=number, default=4, help="memory for kept teacher answers (4)"
     )
 
 

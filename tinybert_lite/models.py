@@ -2,9 +2,11 @@
 
 import copy
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import torch
+from huggingface_hub import constants, get_session, snapshot_download
 from torch import Tensor, nn
 from transformers import (
     AutoConfig,
@@ -16,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from . import UserError, assets
+from . import UserError, assets, checkpoints
 
 EMBEDDED_TEACHER = "minilm"
 
@@ -39,20 +41,38 @@ PRESETS = {
 
 
 def resolve(name: str) -> str:
-    """The folder or hub name behind a model's name; "minilm" is the embedded teacher."""
-    if name == EMBEDDED_TEACHER:
+    """The folder or hub name behind a model's name; "minilm" is the embedded teacher.
+
+    For a shipped checkpoint it is the embedded teacher too, whose vocabulary all of them have.
+    """
+    if name == EMBEDDED_TEACHER or name in checkpoints.names():
         return str(assets.path("teacher"))
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise UserError(f"The folder {name} holds no model: there is no config.json in it.")
+    if Path(name).is_file():
+        raise UserError(f"{name} is a file; give the folder of a model, with config.json in it.")
     return name
 
 
-def _load(loader, name: str, **options):
+@lru_cache(maxsize=1)
+def hub_answers() -> bool:
+    """Whether the hub can be reached: asked once, for its own retries take a minute to give up."""
     try:
-        return loader.from_pretrained(resolve(name), trust_remote_code=False, **options)
-    except UserError:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # as many kinds as there are ways to have no network
+        return False
+    return True
+
+
+def _load(loader, name: str, **options):
+    place = resolve(name)
+    try:
+        if not Path(place).is_dir() and not hub_answers():
+            place = snapshot_download(place, local_files_only=True)  # what an earlier call brought
+        return loader.from_pretrained(place, trust_remote_code=False, **options)
+    except MemoryError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except Exception as error:  # damaged weights and tokenizers have error types of their own
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"No model could be loaded from {name!r} ({why[:160]}). Give {EMBEDDED_TEACHER}, a "
@@ -67,14 +87,20 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 
 def load_classifier(
-    name: str, label_names: list[str] | None = None, regression: bool = False
+    name: str,
+    label_names: list[str] | None = None,
+    regression: bool = False,
+    tokenizer: str | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier in float32 and evaluation mode, with its tokenizer.
 
     `label_names` asks for a head with these classes, in this order; a model that has a head of
     another size gets a new, untrained one. `regression` asks for one number instead. Without
-    either the model is loaded as it is. Raises UserError when there is no such model.
+    either the model is loaded as it is. `name` may also be a shipped checkpoint ("reviews-lite"),
+    and `tokenizer` another model's. Raises UserError when there is no such model.
     """
+    if label_names is None and not regression and name in checkpoints.names():
+        return checkpoints.load(name)
     options = {}
     if regression:
         options = {"num_labels": 1, "problem_type": "regression"}
@@ -85,21 +111,67 @@ def load_classifier(
             "label2id": {label: i for i, label in enumerate(label_names)},
             "problem_type": "single_label_classification",
         }
-    model = _load(
+    model, report = _load(
         AutoModelForSequenceClassification,
         name,
         dtype=torch.float32,
         use_safetensors=True,
-        ignore_mismatched_sizes=True,
+        ignore_mismatched_sizes=True,  # of the head alone: `_whole` refuses all others
+        output_loading_info=True,
         **options,
     )
-    return model.eval(), load_tokenizer(name)
+    if options:
+        _whole(model, name, report, head_too=False)
+    else:
+        _whole(model, name, report, head_too=True)
+    return model.eval(), _fitting_tokenizer(model, name)
 
 
 def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """An encoder without a head, in float32 and evaluation mode, with its tokenizer."""
-    model = _load(AutoModel, name, dtype=torch.float32, use_safetensors=True)
-    return model.eval(), load_tokenizer(name)
+    model, report = _load(
+        AutoModel,
+        name,
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    _whole(model, name, report, head_too=False)
+    return model.eval(), _fitting_tokenizer(model, name)
+
+
+def _whole(model: PreTrainedModel, name: str, report: dict, head_too: bool) -> None:
+    """Refuse a model of which weights are missing: transformers would make them up."""
+    mismatched = {key for key, *_ in report["mismatched_keys"]}
+    made_up = sorted({*report["missing_keys"], *mismatched})
+    prefix = f"{model.base_model_prefix}."
+    is_encoder = model.base_model is model
+    encoder = [k for k in made_up if is_encoder or k.startswith(prefix)]
+    encoder = [k for k in encoder if not k.removeprefix(prefix).startswith("pooler.")]
+    if encoder:
+        how = "of another size" if encoder[0] in mismatched else "not there"
+        raise UserError(
+            f"The weights of {name} do not fit its config.json: {encoder[0]} is {how}"
+            + (f", and {len(encoder) - 1} more" if len(encoder) > 1 else "")
+            + "; it is no BERT-family model, or the two files are of different models."
+        )
+    if made_up and head_too:
+        raise UserError(
+            f"{name} has no trained classifier ({made_up[0]} is missing); fine-tune it first: "
+            "finetune does, and run does both."
+        )
+
+
+def _fitting_tokenizer(model: PreTrainedModel, name: str) -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(name)
+    known = model.config.vocab_size
+    if len(tokenizer) > known:
+        raise UserError(
+            f"The tokenizer of {name} has {len(tokenizer):,} tokens and its model knows {known:,}; "
+            "take the tokenizer that belongs to the model."
+        )
+    return tokenizer
 
 
 def load_config(name: str) -> PretrainedConfig:
@@ -142,6 +214,24 @@ def build_student(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AutoModelForSequenceClassification.from_config(config).float().eval()
+
+
+def add_adapter(model: PreTrainedModel, rank: int) -> nn.Module:
+    """Low-rank updates (LoRA) on every linear layer of a classifier, its head trained whole.
+
+    The base weights are frozen; `merge_and_unload()` of the result is the plain model again.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            target_modules=["query", "key", "value", "dense"],
+            modules_to_save=["classifier"],
+        ),
+    )
 
 
 class Projection(nn.Module):

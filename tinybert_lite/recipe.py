@@ -2,9 +2,10 @@
 
 import dataclasses
 import json
+import math
 import shutil
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from filelock import FileLock, Timeout
 from torch import nn
 from transformers import PreTrainedModel
 
-from . import UserError, __version__, distill, evaluate, tasks
+from . import UserError, __version__, checkpoints, distill, evaluate, tasks
 from .batches import encode
 from .mapping import layer_mapping
 from .models import (
     PRESETS,
     Projection,
+    add_adapter,
     build_student,
     flops,
     load_classifier,
@@ -27,6 +29,7 @@ from .models import (
     load_encoder,
     load_tokenizer,
     parameters,
+    student_config,
     warm_start,
 )
 from .training import History, Settings, load_tensors, save_tensors, write_json, write_text
@@ -56,6 +59,7 @@ class Options:
     seed: int = 0
     max_length: int = 128
     batch_size: int = 32
+    adapter: int = 0
     finetune_epochs: float = 3
     finetune_rate: float = 1e-4
     intermediate_epochs: float = 10
@@ -100,29 +104,51 @@ def load_task(options: Options) -> tasks.Task:
     )
 
 
-def check(options: Options) -> None:
+def check(options: Options, manner: Manner | None = None) -> None:
     """Refuse options that cannot work before anything is loaded. Raises UserError."""
+    for name in ("keep_gib", "save_seconds"):
+        value = getattr(manner or Manner(), name)
+        if not 0 <= value < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} must be 0 or more, not {value:g}.")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed must lie between 0 and {2**32 - 1:,}, not {options.seed}.")
     if options.student not in PRESETS:
         raise UserError(f"There is no student {options.student!r}; take {', '.join(PRESETS)}.")
     if options.start not in ("random", "warm"):
         raise UserError(f"There is no start {options.start!r}; take random or warm.")
     if options.projection not in ("paper", "shared"):
         raise UserError(f"There is no projection {options.projection!r}; take paper or shared.")
+    if options.general and not Path(options.general).is_dir():
+        raise UserError(
+            f"There is no folder {options.general}; --general takes the model folder of a general "
+            "student, as general writes it."
+        )
     if options.start == "warm" and options.general:
         raise UserError("--start warm and --general exclude each other: a student starts once.")
-    if not options.temperature > 0:
-        raise UserError(f"--temperature must be greater than 0, not {options.temperature}.")
-    for name in ("batch_size", "max_length"):
-        if getattr(options, name) < (1 if name == "batch_size" else 8):
-            raise UserError(f"--{name.replace('_', '-')} is too small: {getattr(options, name)}.")
+    if not 0 < options.temperature < math.inf:
+        raise UserError(f"--temperature must be a number above 0, not {options.temperature:g}.")
+    for name, least in (("batch_size", 1), ("max_length", 8)):
+        if getattr(options, name) < least:
+            raise UserError(
+                f"--{name.replace('_', '-')} must be {least} or more, not {getattr(options, name)}."
+            )
+    if options.adapter < 0:
+        raise UserError(f"--adapter is a rank, 0 for none, not {options.adapter}.")
     if options.augment < 0:
         raise UserError(f"--augment is the number of variants a sentence, not {options.augment}.")
     for phase in ("finetune", "intermediate", "prediction"):
         epochs, rate = getattr(options, f"{phase}_epochs"), getattr(options, f"{phase}_rate")
         if not 0 <= epochs <= 10_000:
-            raise UserError(f"--{phase}-epochs must lie between 0 and 10,000, not {epochs}.")
+            raise UserError(f"--{phase}-epochs must lie between 0 and 10,000, not {epochs:g}.")
         if not 0 < rate < 1:
-            raise UserError(f"--{phase}-rate must lie between 0 and 1, not {rate}.")
+            raise UserError(f"--{phase}-rate must lie between 0 and 1, not {rate:g}.")
+
+
+def check_fit(options: Options) -> None:
+    """Refuse a student that does not fit its teacher, before hours of fine-tuning it."""
+    teacher = load_config(options.teacher)
+    student = student_config(teacher, options.student)
+    layer_mapping(teacher.num_hidden_layers, student.num_hidden_layers, options.mapping)
 
 
 PHASES = ("finetune", "augment", "intermediate", "prediction")
@@ -140,11 +166,15 @@ def run(
     Returns what metrics.json holds. Called again with the same options it continues where it was
     stopped. Raises UserError for what the user can mend.
     """
-    check(options)
     manner = manner or Manner()
+    check(options, manner)
+    if "intermediate" in phases:
+        check_fit(options)
     out = Path(out)
     with folder_for(out, dataclasses.asdict(options), phases):
         workshop = Workshop(options, out, manner, tell)
+        if "finetune" not in phases:
+            workshop._teacher()  # a wrong one is said before the texts are augmented
         for phase in phases:
             getattr(workshop, phase)()
         return workshop.report(phases)
@@ -153,7 +183,8 @@ def run(
 @contextmanager
 def folder_for(out: Path, settings: dict, phases: tuple[str, ...]):
     """Make the output folder ours: refuse one that is in use or holds another run."""
-    if out.exists() and not out.is_dir():
+    there = out.exists()
+    if there and not out.is_dir():
         raise UserError(f"{out} is a file; --out needs a folder.")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -167,12 +198,15 @@ def folder_for(out: Path, settings: dict, phases: tuple[str, ...]):
         raise UserError(
             f"Nothing can be written into {out} ({error.strerror}); take another --out."
         ) from error
+    fresh = False
     try:
         config = {"version": __version__, "phases": list(phases), **settings}
         config = json.loads(json.dumps(config))
         file = out / "config.json"
         if file.is_file():
-            before = json.loads(file.read_text(encoding="utf-8"))
+            before = read_json(file, "take another --out")
+            if "phases" not in before:
+                raise UserError(f"{out} holds something else than a run; take another --out.")
             differing = [k for k in config | before if config.get(k) != before.get(k)]
             if differing:
                 raise UserError(
@@ -182,11 +216,35 @@ def folder_for(out: Path, settings: dict, phases: tuple[str, ...]):
         elif any(p.name != ".lock" for p in out.iterdir()):
             raise UserError(f"{out} is not empty and no run of this program; take another --out.")
         else:
+            fresh = True
             write_json(file, config)
         yield
+    except BaseException:
+        # A run that ends before its first result leaves nothing that the next command trips over.
+        state = out / "state"
+        made = (out / "phases.json").exists() or (state.is_dir() and any(state.iterdir()))
+        if fresh and not made:
+            file.unlink(missing_ok=True)
+            with suppress(OSError):
+                state.rmdir()
+        raise
     finally:
+        (out / ".lock").unlink(missing_ok=True)  # before it is released, or it may be another's
         lock.release()
-        (out / ".lock").unlink(missing_ok=True)
+        if not there:
+            with suppress(OSError):  # it is not empty unless nothing was made
+                out.rmdir()
+
+
+def read_json(file: Path, mend: str) -> dict:
+    """A JSON object that this program wrote. Raises UserError, with what to do, if it is broken."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            return content
+    except ValueError:
+        pass
+    raise UserError(f"{file} is broken; {mend}.")
 
 
 class Workshop:
@@ -213,7 +271,10 @@ class Workshop:
         }
         self.unlabelled = self.data["train"]  # what the student reads; augmentation makes it larger
         self.done_file = out / "phases.json"
-        self.done = json.loads(self.done_file.read_text()) if self.done_file.is_file() else {}
+        mend = "remove it and give the command again: the phases it named are done again"
+        done = read_json(self.done_file, mend) if self.done_file.is_file() else {}
+        # A phase whose model is gone is done again.
+        self.done = {p: d for p, d in done.items() if p == "augment" or self._made(p)}
         self.teacher: PreTrainedModel | None = None
         self.student: PreTrainedModel | None = None
 
@@ -223,14 +284,19 @@ class Workshop:
         """Teacher on hard labels, best on dev; `teacher/`."""
         folder = self.out / "teacher"
         if "finetune" not in self.done:
-            teacher = self._fresh_teacher()
+            teacher, rank = self._fresh_teacher(), self.options.adapter
+            trained = add_adapter(teacher, rank) if rank else teacher
             if self.options.finetune_epochs:
                 history = distill.finetune(
-                    teacher, self.data["train"], self._settings("finetune"), self.state,
-                    self.accelerator, self._dev_score(teacher), progress=self.manner.progress,
+                    trained, self.data["train"], self._settings("finetune"), self.state,
+                    self.accelerator, self._dev_score(trained), progress=self.manner.progress,
                 )  # fmt: skip
             else:
                 history = History()
+            if rank:
+                file = self.out / checkpoints.ADAPTER
+                checkpoints.save_adapter(trained, file, rank, self.task.label_names)
+                teacher = trained.merge_and_unload()
             self._save_model(teacher, folder)
             self._finish("finetune", history)
         self.teacher = self._load(folder)
@@ -292,6 +358,10 @@ class Workshop:
 
     # What they share --------------------------------------------------------------------------
 
+    def _made(self, phase: str) -> bool:
+        folder = {"finetune": "teacher", "prediction": "model"}.get(phase, phase)
+        return (self.out / folder / "config.json").is_file()
+
     def _settings(self, phase: str) -> Settings:
         o = self.options
         return Settings(
@@ -310,11 +380,7 @@ class Workshop:
         if self.teacher is None:
             teacher, _ = load_classifier(self.options.teacher)
             if self.task.kind == "regression":
-                if teacher.config.num_labels != 1:
-                    raise UserError(
-                        f"{self.options.teacher} answers with {teacher.config.num_labels} classes "
-                        "and the task asks for a number; fine-tune a teacher for it (run, finetune)."
-                    )
+                needs_number(teacher, self.options.teacher)
             else:
                 own = reorder_classes(teacher, self.task.label_names)
                 if tasks.generic_labels(own):
@@ -489,30 +555,51 @@ def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> list[str]
     return own
 
 
+def needs_number(model: PreTrainedModel, name: str) -> None:
+    """Refuse a classifier for a regression task. Raises UserError."""
+    if model.config.num_labels != 1:
+        raise UserError(
+            f"{name} answers with {model.config.num_labels} classes and the task asks for a number; "
+            "fine-tune a teacher for it (run, finetune)."
+        )
+
+
 def start_from(student: PreTrainedModel, projection: Projection, folder: str) -> None:
     """Take a generally distilled student's encoder (and its projection, if there is one)."""
     encoder, _ = load_encoder(folder)
     ours, theirs = student.base_model.state_dict(), encoder.state_dict()
-    misfits = [k for k in ours if k in theirs and ours[k].shape != theirs[k].shape]
-    if misfits or not set(ours) & set(theirs):
+    misfits = [k for k in ours if k not in theirs or ours[k].shape != theirs[k].shape]
+    misfits += [k for k in theirs if k not in ours]
+    misfits = [k for k in misfits if not k.startswith("pooler.")]
+    if misfits:
         raise UserError(
             f"The general student in {folder} is not of this preset "
-            f"({misfits[0] if misfits else 'other layers'} differs); take its preset with --student."
+            f"({misfits[0]} differs); take its preset with --student."
         )
     student.base_model.load_state_dict(theirs, strict=False)
     file = Path(folder) / "projection.safetensors"
     if file.is_file():
-        projection.load_state_dict(load_tensors(file)[0])
+        try:
+            projection.load_state_dict(load_tensors(file)[0])
+        except RuntimeError as error:
+            raise UserError(
+                f"The projection in {folder} is of another teacher, or of the other --projection; "
+                "take those it was made with."
+            ) from error
 
 
 def evaluate_model(options: Options, model: str, split: str = "test") -> dict[str, float]:
     """All metrics of a classifier on one split of a task."""
+    check(options)
     task = load_task(options)
     if split not in task.splits:
         raise UserError(f"{task.name} has no split {split!r}; take {', '.join(task.splits)}.")
     classifier, tokenizer = load_classifier(model)
-    if task.kind == "classification":
+    if task.kind == "regression":
+        needs_number(classifier, model)
+    else:
         reorder_classes(classifier, task.label_names)
     s = task.splits[split]
-    data = encode(tokenizer, s.texts, s.pairs, s.labels, options.max_length)
+    length = max_tokens(options.max_length, classifier.config, tokenizer)
+    data = encode(tokenizer, s.texts, s.pairs, s.labels, length)
     return evaluate.score(task, classifier, data)
