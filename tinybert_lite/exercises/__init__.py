@@ -1,0 +1,31 @@
+"""The checks behind the exercises of the notebooks, each naming the mistake that was made."""
+
+from .attention_maps import (
+    check_after_softmax,
+    check_attention_loss,
+    check_gram_loss,
+    check_mask_repair,
+    check_prediction,
+)
+from .checking import Result
+from .hidden_states import (
+    check_floor,
+    check_hidden_loss,
+    check_mapping,
+    check_pairs,
+    check_teacher_hidden,
+)
+
+__all__ = [
+    "Result",
+    "check_after_softmax",
+    "check_attention_loss",
+    "check_floor",
+    "check_gram_loss",
+    "check_hidden_loss",
+    "check_mapping",
+    "check_mask_repair",
+    "check_pairs",
+    "check_prediction",
+    "check_teacher_hidden",
+]
