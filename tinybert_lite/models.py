@@ -202,6 +202,8 @@ def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> 
     config.num_hidden_layers = preset.layers
     config.hidden_size = preset.width
     config.intermediate_size = preset.feed_forward
+    # A student is far too small to overfit its teacher's numbers; dropout only adds noise to them.
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     config.name_or_path = ""
     return config
 

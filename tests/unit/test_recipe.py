@@ -1,0 +1,162 @@
+"""A run from a file to a folder (toy teacher and data), and the command line around it."""
+
+import csv
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.toys import toy_csv, toy_teacher
+from tinybert_lite.__main__ import COMMANDS, main
+
+KEYS = (
+    "task metric teacher student retained majority test_size seed teacher_params student_params "
+    "size_ratio latency_ms speedup seconds environment"
+).split()
+FAST = [
+    *("--quiet --cpu --student nano --batch-size 16".split()),
+    *("--finetune-epochs 1 --intermediate-epochs 1 --prediction-epochs 1".split()),
+]
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toys")
+    toy_csv(folder / "toy.csv", 120)
+    toy_teacher(folder / "teacher")
+    return folder
+
+
+def run(toys, out, *arguments):
+    given = ["run", "--train", str(toys / "toy.csv"), "--text", "text", "--label", "label"]
+    given += ["--teacher", str(toys / "teacher"), *FAST, "--out", str(toys / out), *arguments]
+    assert main(given) == 0
+    return json.loads((toys / out / "metrics.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def classes(toys):
+    return toys / "classes", run(toys, "classes")
+
+
+def test_the_folder_holds_what_is_promised(classes):
+    out, metrics = classes
+    assert not [key for key in KEYS if key not in metrics]
+    assert set(metrics["latency_ms"]) >= {"teacher", "student", "batch", "tokens"}
+    assert set(metrics["seconds"]) == {"finetune", "intermediate", "prediction"}
+    assert metrics["retained"] == pytest.approx(metrics["student"] / metrics["teacher"])
+    assert metrics["size_ratio"] * metrics["student_params"] == metrics["teacher_params"]
+    for name in ("model", "README.md", "config.json", "log.jsonl", "figures"):
+        assert (out / name).exists(), name
+    assert len(list((out / "figures").glob("*.png"))) == 3
+    phases = {json.loads(x)["phase"] for x in (out / "log.jsonl").read_text().splitlines()}
+    assert phases == {"finetune", "intermediate", "prediction"}
+
+
+def test_the_model_loads_in_a_plain_pipeline_without_this_package(classes):
+    code = (
+        "import sys; from transformers import pipeline; p = pipeline('text-classification', "
+        "sys.argv[1]); r = p('the film was great'); assert r[0]['label'] in ('good', 'bad', "
+        "'so-so'), r; assert 'tinybert_lite' not in sys.modules"
+    )
+    folder = classes[0] / "model"
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=folder)
+
+
+def test_no_file_of_a_run_is_a_pickle(classes):
+    suffixes = {f.suffix for f in classes[0].rglob("*") if f.is_file()}
+    assert suffixes <= {".safetensors", ".json", ".jsonl", ".md", ".png", ".txt"}
+
+
+def test_regression_gives_a_number_and_its_metrics(toys):
+    metrics = run(toys, "stars", "--label", "stars", "--regression")
+    assert metrics["metric"] == "pearson" and "mse" in metrics["all_scores"]["student"]
+    config = json.loads((toys / "stars" / "model" / "config.json").read_text())
+    assert config["problem_type"] == "regression"
+
+
+def test_pairs_are_read_with_both_token_types(toys):
+    with (toys / "toy.csv").open() as f, (toys / "pairs.csv").open("w", newline="") as g:
+        rows = list(csv.DictReader(f))
+        writer = csv.writer(g)
+        writer.writerow(["a", "b", "label"])
+        for i, row in enumerate(rows):
+            other = rows[i - 1]
+            same = "same" if row["label"] == other["label"] else "different"
+            writer.writerow([row["text"], other["text"], same])
+    more = ["--train", str(toys / "pairs.csv"), "--text", "a", "--text-pair", "b"]
+    metrics = run(toys, "pairs", *more)
+    assert metrics["metric"] == "accuracy" and 0 < metrics["teacher"] <= 1
+
+
+def test_an_adapter_is_merged_into_the_teacher(toys):
+    run(toys, "adapter", "--adapter", "2", "--seed", "3")
+    assert (toys / "adapter" / "adapter.safetensors").is_file()
+    from safetensors import safe_open
+
+    with safe_open(toys / "adapter" / "teacher" / "model.safetensors", "pt") as f:
+        assert not [k for k in f.keys() if "lora" in k]
+
+
+def test_two_runs_of_one_seed_give_the_same_weights_and_another_seed_does_not(toys, classes):
+    run(toys, "again")
+    run(toys, "seed 1", "--seed", "1")
+    file = "model/model.safetensors"
+    first = (classes[0] / file).read_bytes()
+    assert (toys / "again" / file).read_bytes() == first
+    assert (toys / "seed 1" / file).read_bytes() != first
+
+
+def test_distill_takes_a_teacher_whose_classes_stand_in_another_order(toys, classes):
+    teacher = toys / "turned"
+    import torch
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(classes[0] / "teacher")
+    turn = [2, 0, 1]
+    with torch.no_grad():
+        model.classifier.weight.copy_(model.classifier.weight[turn].clone())
+        model.classifier.bias.copy_(model.classifier.bias[turn].clone())
+    names = [model.config.id2label[i] for i in turn]
+    model.config.id2label = dict(enumerate(names))
+    model.config.label2id = {n: i for i, n in enumerate(names)}
+    model.save_pretrained(teacher)
+    AutoTokenizer.from_pretrained(classes[0] / "teacher").save_pretrained(teacher)
+    given = ["distill", "--train", str(toys / "toy.csv"), "--text", "text", "--label", "label"]
+    given += ["--teacher", str(teacher), "--out", str(toys / "from turned"), *FAST]
+    given = [x for i, x in enumerate(given) if "finetune-epochs" not in (x + given[i - 1])]
+    assert main(given) == 0
+    metrics = json.loads((toys / "from turned" / "metrics.json").read_text())
+    assert metrics["teacher"] == classes[1]["teacher"]
+    assert metrics["student"] == classes[1]["student"]
+
+
+def test_general_distillation_makes_a_start_that_run_takes(toys):
+    (toys / "text.txt").write_text("the film was great and the book was poor today. " * 200)
+    given = ["general", "--text", str(toys / "text.txt"), "--teacher", str(toys / "teacher")]
+    given += ["--student", "nano", "--batch-size", "2", "--quiet", "--cpu", "--out"]
+    assert main([*given, str(toys / "general")]) == 0
+    run(toys, "from general", "--general", str(toys / "general" / "model"))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, "--help"])
+    assert stopped.value.code == 0
+    assert f"python -m tinybert_lite {command}" in capsys.readouterr().out
+
+
+def test_importing_the_package_or_asking_for_help_imports_nothing_heavy():
+    code = (
+        "import sys, tinybert_lite, tinybert_lite.__main__ as m; m.build_parser().format_help(); "
+        "heavy = {'torch', 'transformers', 'numpy', 'pandas'} & set(sys.modules); assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    started = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "tinybert_lite", "--help"], check=True, capture_output=True
+    )
+    print(f"--help took {time.perf_counter() - started:.2f} s")
