@@ -1,0 +1,407 @@
+"""The masked language model behind augmentation: the embedded teacher with a head trained here.
+
+The teacher was published without the head it was pre-trained with. A new one, its output matrix
+tied to the teacher's word embeddings, is trained together with a low-rank adapter, the biases and
+the LayerNorms: the words of a few megabytes of text, each masked, are to be guessed. Only what was
+trained is saved; loading merges it, and a stock BertForMaskedLM comes out.
+"""
+
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+from tqdm.auto import tqdm
+from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from . import UserError
+from .corpus import FUNCTION_WORDS
+from .models import EMBEDDED_TEACHER, load_tokenizer, resolve
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT = Path(__file__).resolve().parent.parent / "data" / "checkpoints" / "masked-lm"
+TARGETS = ["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"]
+MASK_CONTENT, MASK_FUNCTION = 0.30, 0.15  # shares of the words masked; about a fifth of all
+
+
+def load_masked_lm(
+    name: str = EMBEDDED_TEACHER, checkpoint: str | Path | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A masked language model in float32 and evaluation mode, with its tokenizer.
+
+    "minilm" is the embedded teacher with the shipped head, or with the one in the folder
+    `checkpoint`; any other name is a BERT masked language model of the hub or in a folder.
+    Raises UserError when there is no such model or head.
+    """
+    tokenizer = load_tokenizer(name)
+    if name != EMBEDDED_TEACHER and checkpoint is None:
+        model = _base(name)
+        if not hasattr(model, "cls"):
+            raise UserError(
+                f"{name!r} is no BERT masked language model; take bert-base-uncased, say."
+            )
+        return model.eval(), tokenizer
+    file = Path(checkpoint or CHECKPOINT) / "model.safetensors"
+    if not file.is_file():
+        raise UserError(
+            f"There is no masked-LM head in {file.parent}: `make checkpoints` trains it, or take "
+            "--masked-lm bert-base-uncased where there is a network."
+        )
+    with safe_open(file, "pt") as stored:
+        rank = json.loads((stored.metadata() or {}).get("about", "{}")).get("rank", 0)
+        tensors = {key: stored.get_tensor(key).float() for key in stored.keys()}  # noqa: SIM118
+    model = build_masked_lm(name, rank)
+    missing = set(_trained(model)) ^ set(tensors)
+    if missing:
+        raise UserError(
+            f"The masked-LM head in {file.parent} does not fit {name!r}; train it anew."
+        )
+    model.load_state_dict(tensors, strict=False)
+    merged = model.merge_and_unload() if rank else model
+    return merged.requires_grad_(False).eval(), tokenizer
+
+
+def _base(name: str) -> PreTrainedModel:
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would report the head as missing: it is
+    try:
+        return AutoModelForMaskedLM.from_pretrained(
+            resolve(name), dtype=torch.float32, trust_remote_code=False, use_safetensors=True
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"No masked language model could be loaded from {name!r}; give {EMBEDDED_TEACHER}, a "
+            "folder, or a model name of the hub (which needs the network once)."
+        ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+
+
+def build_masked_lm(name: str = EMBEDDED_TEACHER, rank: int = 32, seed: int = 0) -> torch.nn.Module:
+    """The model to train: head, biases, LayerNorms and a LoRA of `rank` on every matrix (0: none).
+
+    Word embeddings, and with them the tied output matrix, stay the teacher's.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = _base(name)
+        with torch.no_grad():
+            model.cls.predictions.decoder.weight = model.get_input_embeddings().weight
+            model.cls.predictions.decoder.bias.zero_()
+            model.cls.predictions.transform.dense.bias.zero_()
+        model.requires_grad_(False)
+        if rank:
+            adapter = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_targets(model))
+            model = get_peft_model(model, adapter)
+    for key, parameter in model.named_parameters():
+        head = "cls.predictions" in key and "decoder.weight" not in key
+        body = ".encoder." in key and ("LayerNorm" in key or key.endswith(".bias"))
+        if head or body or "lora_" in key:
+            parameter.requires_grad_(True)
+    return model
+
+
+def _targets(model: PreTrainedModel) -> list[str]:
+    return [n for n, _ in model.named_modules() if ".encoder." in n and n.endswith(tuple(TARGETS))]
+
+
+def _trained(model: torch.nn.Module) -> dict[str, Tensor]:
+    return {key: p for key, p in model.named_parameters() if p.requires_grad}
+
+
+def masked_logits(model: torch.nn.Module, input_ids: Tensor, attention_mask: Tensor, where: Tensor):
+    """Logits (masked, vocabulary) of the positions set in `where` (batch, l), and of no others."""
+    bert = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = bert.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+    return bert.cls(hidden[where])
+
+
+# Training ---------------------------------------------------------------------------------------
+
+
+def word_kinds(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+    """Which of the vocabulary are words in one piece, and which of these are function words."""
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    words = np.array([token.isascii() and token.isalpha() for token in tokens])
+    return words, np.array([token in FUNCTION_WORDS for token in tokens])
+
+
+def train_masked_lm(
+    passages: Iterable[str],
+    out: str | Path,
+    steps: int,
+    *,
+    name: str = EMBEDDED_TEACHER,
+    batch: int = 32,
+    tokens: int = 64,
+    rate: float = 1e-3,
+    rank: int = 32,
+    seed: int = 0,
+    device: str = "cpu",
+    bf16: bool = False,
+    save_every: int = 250,
+) -> dict:
+    """Train the head for `steps` batches of `batch` passages; continue where `out` was left.
+
+    One word in five or so is masked, always words in one piece, as augmentation asks for them; a
+    word split into pieces is never asked for. Length of a passage at most `tokens`. Every
+    `save_every` steps the state goes to `out`, so that a killed run continues to the same weights
+    on CPU; as the rate is flat up to 70 % of the steps, it may also go on with more or fewer
+    `steps` until then. At the end
+    `out`/model.safetensors holds the trained tensors in float16. Returns what was measured
+    (seconds of training, words asked for, loss).
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = load_tokenizer(name)
+    rows = _encode(tokenizer, passages, tokens)
+    if len(rows) < batch:
+        raise UserError(f"{len(rows)} passages do not fill a batch of {batch}; give more text.")
+    order = _batches([len(row) for row in rows], batch, steps, seed)
+    words, function = word_kinds(tokenizer)
+    model = build_masked_lm(name, rank, seed).to(device).eval()  # no dropout: the text is seen once
+    _start_bias(model, rows, len(words))
+    parameters = _trained(model)
+    optimizer = torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=0.01)
+    done = _resume(out, parameters, optimizer, asked := {"seed": seed, "rank": rank, "rate": rate})
+    started, losses = time.monotonic(), []
+    bar = tqdm(range(done["step"], steps), initial=done["step"], total=steps, desc="masked words")
+    for step in bar:
+        picked = [rows[i] for i in order[step]]
+        ids, attend, where = mask_words(tokenizer, picked, words, function, (seed, step))
+        labels = ids[where].to(device)
+        ids = ids.masked_fill(where, tokenizer.mask_token_id)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * _schedule(step, steps)
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
+            logits = masked_logits(model, ids.to(device), attend.to(device), where.to(device))
+        loss = cross_entropy(logits.float(), labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+        done["words"] += len(labels)
+        if (step + 1) % save_every == 0 or step + 1 == steps:
+            done |= {"step": step + 1, "loss": float(np.mean(losses[-save_every:]))}
+            done["seconds"] += time.monotonic() - started
+            started = time.monotonic()
+            _save_state(out, parameters, optimizer, done | asked)
+            with (out / "log.jsonl").open("a") as stream:
+                stream.write(json.dumps(done) + "\n")
+            bar.set_postfix(loss=f"{done['loss']:.3f}")
+    save_checkpoint(model, out, {"teacher": name, "steps": steps, "batch": batch, **asked})
+    return done
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, passages: Iterable[str], tokens: int) -> list:
+    passages = list(passages)
+    rows = tokenizer(passages, truncation=True, max_length=tokens)["input_ids"] if passages else []
+    return [np.array(row, dtype=np.int32) for row in rows if len(row) >= 6]
+
+
+def _batches(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[np.ndarray]:
+    """Rows of each step: shuffled anew in each pass, neighbours in length within 50 batches."""
+    batches: list[np.ndarray] = []
+    random = np.random.default_rng(seed)
+    lengths = np.asarray(lengths)
+    while len(batches) < steps:
+        order = random.permutation(len(lengths))
+        for start in range(0, len(order), 50 * batch):
+            part = order[start : start + 50 * batch]
+            part = part[np.argsort(lengths[part], kind="stable")]
+            whole = [part[i : i + batch] for i in range(0, len(part) - batch + 1, batch)]
+            batches += [whole[i] for i in random.permutation(len(whole))]
+    return batches[:steps]
+
+
+def mask_words(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[np.ndarray],
+    words: np.ndarray,
+    function: np.ndarray,
+    seed: Sequence[int],
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Padded ids, attention mask and the positions to mask, each (batch, l), drawn by `seed`."""
+    length = max(map(len, rows))
+    ids = np.full((len(rows), length), tokenizer.pad_token_id, dtype=np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    follows = np.pad(ids[:, 1:], ((0, 0), (0, 1)))
+    pieces = np.array(
+        [t.startswith("##") for t in tokenizer.convert_ids_to_tokens(follows.ravel())]
+    )
+    share = np.where(function[ids], MASK_FUNCTION, MASK_CONTENT)
+    share = share * words[ids] * ~pieces.reshape(ids.shape)
+    where = np.random.default_rng(seed).random(ids.shape) < share
+    if not where.any():  # a batch of short lines: one word at least
+        where.flat[share.argmax()] = True
+    attend = ids != tokenizer.pad_token_id
+    return torch.from_numpy(ids), torch.from_numpy(attend).long(), torch.from_numpy(where)
+
+
+def _start_bias(model: torch.nn.Module, rows: Sequence[np.ndarray], vocabulary: int) -> None:
+    """Start the output bias at the log of how often each word comes: the unigram model."""
+    counts = np.bincount(np.concatenate(list(rows)), minlength=vocabulary) + 0.5
+    bias = torch.from_numpy(np.log(counts / counts.sum())).float()
+    for key, parameter in model.named_parameters():
+        if key.endswith("predictions.bias") or key.endswith("decoder.bias"):
+            parameter.data.copy_(bias - bias.mean())
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Share of the learning rate: 50 steps of warm-up, flat, the last 30 % in a line to zero."""
+    return min(1.0, (step + 1) / min(50, steps), (steps - step) / math.ceil(0.3 * steps))
+
+
+def _save_state(out: Path, parameters: dict, optimizer: torch.optim.Optimizer, done: dict) -> None:
+    tensors = {}
+    for key, parameter in parameters.items():
+        state = optimizer.state[parameter]
+        tensors |= {
+            f"value.{key}": parameter.data,
+            f"mean.{key}": state["exp_avg"],
+            f"square.{key}": state["exp_avg_sq"],
+        }
+    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    save_file(tensors, out / "state.new", {"done": json.dumps(done)})
+    os.replace(out / "state.new", out / "state.safetensors")
+
+
+def _resume(out: Path, parameters: dict, optimizer: torch.optim.Optimizer, asked: dict) -> dict:
+    """What an interrupted run of the same settings left in `out`, put back in place."""
+    file = out / "state.safetensors"
+    if not file.is_file():
+        return {"step": 0, "seconds": 0.0, "words": 0, "loss": None}
+    with safe_open(file, "pt") as stored:
+        done = json.loads(stored.metadata()["done"])
+        if {key: done.pop(key) for key in asked} != asked:
+            raise UserError(f"{out} holds a run with other settings; choose another folder.")
+        for key, parameter in parameters.items():
+            parameter.data.copy_(stored.get_tensor(f"value.{key}"))
+            optimizer.state[parameter] = {
+                "step": torch.tensor(float(done["step"])),
+                "exp_avg": stored.get_tensor(f"mean.{key}").to(parameter.device),
+                "exp_avg_sq": stored.get_tensor(f"square.{key}").to(parameter.device),
+            }
+    return done
+
+
+def save_checkpoint(model: torch.nn.Module, folder: str | Path, about: dict) -> Path:
+    """Write the trained tensors alone, in float16, to `folder`/model.safetensors."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {key: p.detach().cpu().half().contiguous() for key, p in _trained(model).items()}
+    file = folder / "model.safetensors"
+    # one entry: safetensors writes several in an order that changes from run to run
+    save_file(tensors, folder / "model.new", {"about": json.dumps(about)})
+    os.replace(folder / "model.new", file)
+    return file
+
+
+# Measuring --------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def evaluate_masked_lm(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    *,
+    glove=None,
+    counts: np.ndarray | None = None,
+    sample: int = 2000,
+    k: int = 15,
+    tokens: int = 128,
+    batch: int = 32,
+    seed: int = 0,
+) -> dict[str, float]:
+    """How often a masked word is the first guess, and among the first k, beside two baselines.
+
+    `sample` words in one piece are drawn over all texts, each masked alone in its text (cut to
+    `tokens`). Of all guesses only words in one piece count, as in augmentation. "content" rates
+    leave out function words, which augmentation keeps. `counts` (vocabulary,) of some text gives
+    the unigram baseline: the k most frequent words; `glove` the words nearest to the sum of the
+    vectors of the words left and right.
+    """
+    words, function = word_kinds(tokenizer)
+    places = _places(tokenizer, texts, words, tokens)
+    picked = np.random.default_rng(seed).permutation(len(places))[:sample]
+    places = [places[i] for i in sorted(picked, key=lambda i: len(places[i][0]))]
+    true = np.array([row[at] for row, at in places])
+    ways = {"masked_lm": _guesses(model, tokenizer, places, words, k, batch)}
+    if counts is not None:
+        common = np.argsort(-np.where(words, counts, -1), kind="stable")[:k]
+        ways["unigram"] = np.tile(common, (len(places), 1))
+    if glove is not None:
+        ways["glove"] = _between(glove, tokenizer, places, k)
+    content = ~function[true]
+    measured = {"words": len(true), "content_words": int(content.sum())}
+    for way, guesses in ways.items():
+        hits = guesses == true[:, None]
+        first, among = hits[:, 0], hits.any(axis=1)
+        measured |= {
+            f"{way}_first": float(first.mean()),
+            f"{way}_top{k}": float(among.mean()),
+            f"{way}_content_first": float(first[content].mean()),
+            f"{way}_content_top{k}": float(among[content].mean()),
+        }
+    return measured
+
+
+def _places(tokenizer, texts: Sequence[str], words: np.ndarray, tokens: int) -> list:
+    """(ids, position) of every word in one piece."""
+    places = []
+    for row in _encode(tokenizer, texts, tokens):
+        follows = tokenizer.convert_ids_to_tokens([*row[1:].tolist(), tokenizer.pad_token_id])
+        places += [
+            (row, at)
+            for at, after in enumerate(follows)
+            if words[row[at]] and not after.startswith("##")
+        ]
+    return places
+
+
+def _guesses(model, tokenizer, places: list, words: np.ndarray, k: int, batch: int) -> np.ndarray:
+    never = torch.from_numpy(~words).to(model.device)
+    found = []
+    for start in range(0, len(places), batch):
+        part = places[start : start + batch]
+        length = max(len(row) for row, _ in part)
+        ids = torch.full((len(part), length), tokenizer.pad_token_id)
+        where = torch.zeros(len(part), length, dtype=torch.bool)
+        for i, (row, at) in enumerate(part):
+            ids[i, : len(row)] = torch.from_numpy(row)
+            where[i, at] = True
+        attend = (ids != tokenizer.pad_token_id).long().to(model.device)
+        ids = ids.masked_fill(where, tokenizer.mask_token_id).to(model.device)
+        logits = masked_logits(model, ids, attend, where.to(model.device))
+        found.append(logits.masked_fill(never, -torch.inf).topk(k).indices.cpu().numpy())
+    return np.concatenate(found)
+
+
+def _between(glove, tokenizer, places: list, k: int) -> np.ndarray:
+    """Vocabulary numbers (masked words, k) of what is nearest to the words on both sides."""
+    number = tokenizer.get_vocab()
+    rows = np.array([number.get(w, -1) if w.isalpha() else -1 for w in glove.words])
+    vectors, rows = glove.vectors[rows >= 0], rows[rows >= 0]
+    out = np.full((len(places), k), -1)
+    for i, (row, at) in enumerate(places):
+        sides = tokenizer.convert_ids_to_tokens([int(row[at - 1]), int(row[at + 1])])
+        known = [glove.index[side] for side in sides if side in glove.index]
+        if known:
+            near = vectors @ glove.vectors[known].sum(0)
+            out[i] = rows[np.argsort(-near, kind="stable")[:k]]
+    return out
