@@ -185,8 +185,8 @@ class _Run:
             raise LossNotFinite(
                 f"The loss of phase {self.name} became {table[bad].sum()} at step "
                 f"{self.step - len(pending) + bad + 1}, in the batch of texts number "
-                f"{', '.join(map(str, pending[bad][0][:8]))}…; lower the rate (now {rate:.1e}) and "
-                "give the same command again: it continues from the last good weights."
+                f"{', '.join(map(str, pending[bad][0][:8]))}…; take a lower rate (now {rate:.1e}) "
+                f"and another --out. The last good weights are kept in {self.folder}."
             )
         means = dict(zip(keys, table.mean(0).tolist(), strict=True))
         record = {
@@ -228,6 +228,13 @@ class _Run:
     def save(self) -> None:
         """Write the checkpoint beside the old one and move it into place."""
         self.saved = time.monotonic()
+        # A finite loss can have an infinite gradient: such weights must not replace good ones.
+        if not all(torch.isfinite(p).all() for p in self.trained):
+            raise LossNotFinite(
+                f"The weights of phase {self.name} became NaN or infinite before step "
+                f"{self.step + 1}; take a lower rate and another --out. The last good weights are "
+                f"kept in {self.folder}."
+            )
         if not self.accelerator.is_main_process:
             return
         tensors = {f"module.{k}": v for k, v in self.module.state_dict().items()}
@@ -242,6 +249,8 @@ class _Run:
         """Take up the checkpoint if there is one, and drop what the log says beyond it."""
         if self.file.is_file():
             tensors, metadata = load_tensors(self.file)
+            if "facts" not in metadata:
+                raise UserError(f"{self.file} is no checkpoint of this program; remove it.")
             facts = json.loads(metadata["facts"])
             self.step, self.history.best = facts["step"], facts["best"]
             self.history.seconds = facts["seconds"]
@@ -250,8 +259,8 @@ class _Run:
                 self.module.load_state_dict(own)
             except RuntimeError as error:
                 raise UserError(
-                    f"The checkpoint {self.file} is of another model; remove it, or take another "
-                    "--out."
+                    f"The checkpoint {self.file} is of another model; remove it and give the command "
+                    "again: the phase starts anew."
                 ) from error
             best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
             self.best = best or None
@@ -317,15 +326,20 @@ def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}  # noqa: SIM118
     except Exception as error:
         raise UserError(
-            f"The checkpoint {file} is broken ({error}); remove it and give the command again."
+            f"The checkpoint {file} is broken ({error}); remove it and give the command again: "
+            "what it held is made anew."
         ) from error
 
 
 def write_text(file: Path, text: str) -> None:
     """Write a text file by moving a whole one into place."""
     beside = file.with_name(file.name + ".part")
-    beside.write_text(text, encoding="utf-8")
-    os.replace(beside, file)
+    try:
+        beside.write_text(text, encoding="utf-8")
+        os.replace(beside, file)
+    except OSError:
+        beside.unlink(missing_ok=True)
+        raise
 
 
 def write_json(file: Path, content: dict) -> None:
