@@ -229,7 +229,8 @@ def folder_for(out: Path, settings: dict, phases: tuple[str, ...]):
                 state.rmdir()
         raise
     finally:
-        (out / ".lock").unlink(missing_ok=True)  # before it is released, or it may be another's
+        with suppress(OSError):  # Windows keeps a file that is open
+            (out / ".lock").unlink()  # before it is released, or it may be another's
         lock.release()
         if not there:
             with suppress(OSError):  # it is not empty unless nothing was made
