@@ -176,14 +176,19 @@ def add_training(parser: argparse.ArgumentParser, command: str) -> None:
         group.add_argument("--temperature", type=number, default=1.0, help="of equation 10 (1)")
     if command != "distill":
         group.add_argument(
-            "--adapter", type=int, default=0, metavar="RANK", help="fine-tune low-rank updates only"
+            "--adapter",
+            type=whole,
+            default=16,
+            metavar="RANK",
+            help="fine-tune low-rank updates (LoRA) of this rank; 0: all weights (16)",
         )
     group.add_argument("--batch-size", type=whole, default=32, help="texts a step (32)")
-    defaults = {"finetune": (3, 1e-4), "intermediate": (10, 1e-3), "prediction": (4, 2e-4)}
+    defaults = {"finetune": (2, None), "intermediate": (8, 1e-3), "prediction": (3, 2e-4)}
     for phase in phases.get(command, ("intermediate", "prediction")):
         epochs, rate = defaults[phase]
         group.add_argument(f"--{phase}-epochs", type=number, default=epochs, help=f"({epochs})")
-        group.add_argument(f"--{phase}-rate", type=number, default=rate, help=f"({rate})")
+        said = rate or "0.001 with an adapter, 0.0001 without"
+        group.add_argument(f"--{phase}-rate", type=number, default=rate, help=f"({said})")
     add_manner(parser)
 
 

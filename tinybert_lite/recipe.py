@@ -59,12 +59,12 @@ class Options:
     seed: int = 0
     max_length: int = 128
     batch_size: int = 32
-    adapter: int = 0
-    finetune_epochs: float = 3
-    finetune_rate: float = 1e-4
-    intermediate_epochs: float = 10
+    adapter: int = 16
+    finetune_epochs: float = 2
+    finetune_rate: float | None = None
+    intermediate_epochs: float = 8
     intermediate_rate: float = 1e-3
-    prediction_epochs: float = 4
+    prediction_epochs: float = 3
     prediction_rate: float = 2e-4
 
 
@@ -140,7 +140,7 @@ def check(options: Options, manner: Manner | None = None) -> None:
         epochs, rate = getattr(options, f"{phase}_epochs"), getattr(options, f"{phase}_rate")
         if not 0 <= epochs <= 10_000:
             raise UserError(f"--{phase}-epochs must lie between 0 and 10,000, not {epochs:g}.")
-        if not 0 < rate < 1:
+        if rate is not None and not 0 < rate < 1:
             raise UserError(f"--{phase}-rate must lie between 0 and 1, not {rate:g}.")
 
 
@@ -365,9 +365,12 @@ class Workshop:
 
     def _settings(self, phase: str) -> Settings:
         o = self.options
+        rate = getattr(o, f"{phase}_rate")
+        if rate is None:  # of fine-tuning: low-rank updates take, and need, far larger steps
+            rate = 1e-3 if o.adapter else 1e-4
         return Settings(
-            epochs=getattr(o, f"{phase}_epochs"), rate=getattr(o, f"{phase}_rate"),
-            batch_size=o.batch_size, seed=o.seed, save_seconds=self.manner.save_seconds,
+            epochs=getattr(o, f"{phase}_epochs"), rate=rate, batch_size=o.batch_size,
+            seed=o.seed, save_seconds=self.manner.save_seconds,
         )  # fmt: skip
 
     def _fresh_teacher(self) -> PreTrainedModel:
