@@ -1,12 +1,14 @@
 """What this project trained and ships in data/checkpoints, by name."""
 
+import json
+import shutil
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import UserError
-from .training import load_tensors, save_tensors
+from .training import load_tensors, save_tensors, write_json, write_text
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
 ADAPTER = "adapter.safetensors"
@@ -48,3 +50,56 @@ def save_adapter(adapted: torch.nn.Module, file: Path, rank: int, labels: list[s
     """Write the trained weights alone of a teacher with an adapter, in half precision."""
     trained = {n: p.half() for n, p in adapted.named_parameters() if p.requires_grad}
     save_tensors(trained, file, {"rank": str(rank), "labels": ",".join(labels)})
+
+
+def ship(out: Path, name: str, command: str) -> Path:
+    """Turn a run's folder into a checkpoint in data/checkpoints, with its model card.
+
+    A fine-tuned teacher goes as its adapter, a student in half precision. `command` made the run.
+    Raises UserError when the folder holds neither.
+    """
+    out, folder = Path(out), FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    if (out / "model").is_dir():
+        tensors, _ = load_tensors(out / "model" / "model.safetensors")
+        save_tensors(
+            {k: v.half() for k, v in tensors.items()},
+            folder / "model.safetensors",
+            {"format": "pt"},
+        )
+        config = json.loads((out / "model" / "config.json").read_text(encoding="utf-8"))
+        write_json(folder / "config.json", config | {"dtype": "float16"})
+        form = "The weights of a plain `BertForSequenceClassification` in half precision; its "
+        form += "tokenizer is the embedded teacher's."
+        score, size = metrics["student"], metrics["student_params"]
+    elif (out / ADAPTER).is_file():
+        shutil.copyfile(out / ADAPTER, folder / ADAPTER)
+        form = (
+            "Low-rank updates (LoRA) in half precision, merged into the embedded teacher on load."
+        )
+        score, size = metrics["teacher"], metrics["teacher_params"]
+    else:
+        raise UserError(f"{out} holds neither a student nor an adapter to ship.")
+    there = metrics["environment"]
+    card = f"""# {name}
+
+{form} Load it with `tinybert_lite.models.load_classifier("{name}")`.
+
+| | |
+|---|---|
+| task | {metrics["task"]}: movie review sentences rated by people (Hutto & Gilbert 2014, vaderSentiment, MIT), mean rating over 0, sentences within 0.5 of 0 left out |
+| {metrics["metric"]} | {score:.4f} on {metrics["test_size"]:,} test sentences before rounding to half precision; majority {metrics["majority"]:.4f} |
+| teacher | {metrics["teacher"]:.4f}, MiniLM-L6-H384 as in all-MiniLM-L6-v2, Apache-2.0 |
+| parameters | {size:,} |
+| command | `{command}` |
+| seed | {metrics["seed"]} |
+| seconds | {", ".join(f"{k} {v:.0f}" for k, v in metrics["seconds"].items())} |
+| hardware | {there["processor"]}, {there["threads"]} threads, GPU {there["gpu"]}; other work ran beside it |
+| versions | torch {there["torch"]}, transformers {there["transformers"]} |
+| licence | Apache-2.0 |
+
+It has seen film reviews of the early 2000s in English and nothing else.
+"""
+    write_text(folder / "README.md", card)
+    return folder
