@@ -20,7 +20,7 @@ def command(folder: Path, out: Path) -> list[str]:
         sys.executable, "-m", "tinybert_lite", "run", "--quiet", "--cpu", "--save-seconds", "0",
         "--train", str(folder / "toy.csv"), "--text", "text", "--label", "label",
         "--teacher", str(folder / "teacher"), "--student", "nano", "--batch-size", "4",
-        "--finetune-epochs", "8", "--intermediate-epochs", "8", "--prediction-epochs", "8",
+        "--finetune-epochs", "6", "--intermediate-epochs", "6", "--prediction-epochs", "6",
         "--out", str(out),
     ]  # fmt: skip
 
@@ -73,7 +73,7 @@ def whole(tmp_path_factory):
 def test_killed_in_a_phase_the_same_command_gives_the_same_weights(whole, phase):
     folder, expected = whole
     out = folder / f"killed in {phase}"
-    run_until(folder, out, phase, 120)
+    run_until(folder, out, phase, 100)
     assert not (out / "metrics.json").exists()
     before = steps_of(out, phase)
     done = subprocess.run(
@@ -92,11 +92,11 @@ def test_the_checkpoint_was_used_and_not_the_beginning(whole):
     """Guards the test above: without a checkpoint it would pass by starting over."""
     folder, expected = whole
     out = folder / "checkpoint used"
-    run_until(folder, out, "finetune", 120)
+    run_until(folder, out, "finetune", 100)
     (checkpoint,) = (out / "state").glob("finetune.safetensors")
     from tinybert_lite.training import load_tensors
 
-    assert json.loads(load_tensors(checkpoint)[1]["facts"])["step"] >= 100
+    assert json.loads(load_tensors(checkpoint)[1]["facts"])["step"] >= 80
 
 
 def test_a_finished_run_given_again_trains_nothing_and_says_the_same(whole):
