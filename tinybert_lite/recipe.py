@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -303,20 +304,23 @@ class Workshop:
         self.teacher = self._load(folder)
 
     def augment(self) -> None:
-        """Algorithm 1 on the training texts; `augmented.jsonl`."""
+        """Algorithm 1 on the training texts; `state/augmented.jsonl`."""
         if not self.options.augment:
             return
         from . import augment  # masked LM and word vectors: only who augments needs them
+        from .masked_lm import load_masked_lm
 
-        train = self.task.splits["train"]
-        file = self.state / "augmented.jsonl"
-        texts, pairs, seconds = augment.augment_to_file(
-            train.texts, train.pairs, file, n=self.options.augment, seed=self.options.seed,
+        train, started = self.task.splits["train"], time.monotonic()
+        file = augment.augment_file(
+            self.state / "augmented.jsonl", train.texts, train.pairs, load_masked_lm(),
+            augment.Glove.load(), n=self.options.augment, seed=self.options.seed,
             progress=self.manner.progress,
         )  # fmt: skip
+        texts, pairs, _ = augment.read_augmented(file)
         self.unlabelled = encode(self.tokenizer, texts, pairs, None, self.max_length)
+        self.tell(f"{len(train):,} training texts became {len(texts):,}")
         if "augment" not in self.done:
-            self._finish("augment", History(seconds=seconds))
+            self._finish("augment", History(seconds=time.monotonic() - started))
 
     def intermediate(self) -> None:
         """Equations 7 to 9, student and projection; `intermediate/`."""
