@@ -25,8 +25,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModelForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from . import UserError
-from .corpus import FUNCTION_WORDS
+from . import UserError, corpus
 from .models import EMBEDDED_TEACHER, load_tokenizer, resolve
 
 log = logging.getLogger(__name__)
@@ -135,7 +134,7 @@ def word_kinds(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarr
     """Which of the vocabulary are words in one piece, and which of these are function words."""
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     words = np.array([token.isascii() and token.isalpha() for token in tokens])
-    return words, np.array([token in FUNCTION_WORDS for token in tokens])
+    return words, np.array([token in corpus.FUNCTION_WORDS for token in tokens])
 
 
 def train_masked_lm(
@@ -159,9 +158,8 @@ def train_masked_lm(
     word split into pieces is never asked for. Length of a passage at most `tokens`. Every
     `save_every` steps the state goes to `out`, so that a killed run continues to the same weights
     on CPU; as the rate is flat up to 70 % of the steps, it may also go on with more or fewer
-    `steps` until then. At the end
-    `out`/model.safetensors holds the trained tensors in float16. Returns what was measured
-    (seconds of training, words asked for, loss).
+    `steps` until then. `out`/model.safetensors holds the trained tensors in float16, each time.
+    Returns what was measured (seconds of training, words asked for, loss).
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -201,9 +199,18 @@ def train_masked_lm(
             _save_state(out, parameters, optimizer, done | asked)
             with (out / "log.jsonl").open("a") as stream:
                 stream.write(json.dumps(done) + "\n")
+            about = {"teacher": name, "steps": step + 1, "of": steps, "batch": batch, **asked}
+            save_checkpoint(model, out, about)
             bar.set_postfix(loss=f"{done['loss']:.3f}")
-    save_checkpoint(model, out, {"teacher": name, "steps": steps, "batch": batch, **asked})
     return done
+
+
+def default_text(letters: int = 550_000, seed: int = 0) -> list[str]:
+    """The text of the shipped head: all embedded prose and review sentences, and `letters` words
+    of newsgroups and news, which have no punctuation (9 : 2, as they come)."""
+    prose = corpus.sentences([n for n in corpus.NAMES if n not in ("newsgroups", "news")], seed)
+    newsgroups = corpus.sentences(["newsgroups"], seed, letters * 9 // 11)
+    return [*prose, *newsgroups, *corpus.sentences(["news"], seed, letters * 2 // 11)]
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, passages: Iterable[str], tokens: int) -> list:
