@@ -33,7 +33,8 @@ def main() -> None:
 
     model, tokenizer = masked_lm.load_masked_lm(options.masked_lm, options.head)
     model.to(options.device)
-    documents = lzma.open(options.heldout, "rt", encoding="utf-8").read().strip().split("\n\n")
+    text = lzma.decompress(options.heldout.read_bytes()).decode("utf-8")
+    documents = text.strip().split("\n\n")
     parts = {
         "textbooks": documents[: options.textbooks],
         "wikitext": documents[options.textbooks :],
