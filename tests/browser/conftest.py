@@ -32,7 +32,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WAIT = 120_000  # milliseconds: a kernel that imports torch on a busy machine
+WAIT = 240_000  # milliseconds: a kernel that imports torch on a busy machine
 
 
 def pytest_collection_modifyitems(items):
@@ -82,9 +82,16 @@ def page(browser) -> Iterator[Page]:
     watched.page.on("pageerror", lambda error: watched.errors.append(str(error)))
     watched.page.set_default_timeout(WAIT)
     yield watched.page
+    look(watched.page, "last")
     context.close()
     assert not watched.outside, "the page asked the network"
     assert not watched.errors, "the console shows errors"
+
+
+def look(page: Page, name: str) -> None:
+    """Keep a screenshot in the folder that SCREENSHOTS names, for people to look at."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 @dataclass
@@ -179,7 +186,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def await_server(lab: Lab, server: subprocess.Popen, log: Path, seconds: float = 120) -> None:
+def await_server(lab: Lab, server: subprocess.Popen, log: Path, seconds: float = 240) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:

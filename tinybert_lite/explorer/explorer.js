@@ -96,6 +96,12 @@ function bytes(value) {
 
 // ---------------------------------------------------------------- numbers
 
+function product(a, b) {
+  let dot = 0;
+  for (let i = 0; i < a.length; i++) dot += a[i] * b[i];
+  return dot;
+}
+
 /** Everything that is computed from queries, keys and snapshots; no drawing. */
 class Numbers {
   constructor(meta, qk, maps) {
@@ -173,9 +179,10 @@ class Numbers {
       const scores = this.scores(who, layer, head, step), l = this.l;
       const out = new Float32Array(l * l);
       for (let i = 0; i < l; i++) {
-        const row = scores.subarray(i * l, i * l + this.real), top = Math.max(...row);
-        const e = Array.from(row, (x) => Math.exp(x - top)), total = sum(e);
-        e.forEach((x, j) => { out[i * l + j] = x / total; });
+        let top = -Infinity, total = 0;
+        for (let j = 0; j < this.real; j++) top = Math.max(top, scores[i * l + j]);
+        for (let j = 0; j < this.real; j++) total += out[i * l + j] = Math.exp(scores[i * l + j] - top);
+        for (let j = 0; j < this.real; j++) out[i * l + j] /= total;
       }
       return out;
     });
@@ -253,9 +260,17 @@ class Numbers {
   similarity(sl, sh, tl, th, s) {
     return this.remember(`c ${sl} ${sh} ${tl} ${th} ${s.step} ${s.special} ${s.quantity}`, () => {
       const a = this.unit("student", sl, sh, s), b = this.unit("teacher", tl, th, s);
-      let dot = 0;
-      for (let i = 0; i < a.length; i++) dot += a[i] * b[i];
-      return dot;
+      return product(a, b);
+    });
+  }
+
+  /** Similarity of all heads, (student layers × heads, teacher layers × heads). */
+  similarities(s) {
+    return this.remember(`all ${s.step} ${s.special} ${s.quantity}`, () => {
+      const units = (who) => range(this[who].layers, 1).flatMap((layer) => range(this[who].heads, 1).map((head) => this.unit(who, layer, head, s)));
+      const [rows, columns] = [units("student"), units("teacher")], out = new Float32Array(rows.length * columns.length);
+      rows.forEach((a, r) => columns.forEach((b, c) => { out[r * columns.length + c] = product(a, b); }));
+      return out;
     });
   }
 
@@ -418,7 +433,8 @@ const frameText = (app, value) => (app.s.frame === "share" ? percent(value) : sh
 
 /** How loud a loss is drawn: by colour and by width, so that it does not hang on colour alone. */
 function loudness(app, loss, top) {
-  const t = Math.sqrt(clamp(top > 0 ? loss / top : 0, 0, 1)), { quiet, loss: loud } = app.theme;
+  // Losses of heads differ by decades: the root keeps the small ones apart.
+  const part = clamp(top > 0 ? loss / top : 0, 0, 1), t = app.s.frame === "share" && app.s.view === "heads" ? part : Math.sqrt(part), { quiet, loss: loud } = app.theme;
   return { stroke: mix(quiet, loud, t), thick: 1 + 4 * t };
 }
 
@@ -915,13 +931,7 @@ function drawSimilarity(app) {
   const rows = student.layers * student.heads, columns = teacher.layers * teacher.heads;
   heading(app, `Similarity: which student head resembles which teacher head${n.snapshots.maps ? `, ${n.stepName(s.step)}` : ""}`,
     `Correlation of ${quantityName(s)}, each query's mean taken out, over ${countedName(s)}. Ring: the most similar teacher head of each row.`);
-  const values = n.remember(`all ${s.step} ${s.special} ${s.quantity}`, () => {
-    const out = new Float32Array(rows * columns);
-    range(rows).forEach((r) => range(columns).forEach((c) => {
-      out[r * columns + c] = n.similarity(Math.floor(r / student.heads) + 1, (r % student.heads) + 1, Math.floor(c / teacher.heads) + 1, (c % teacher.heads) + 1, s);
-    }));
-    return out;
-  });
+  const values = n.similarities(s);
   const left = 96, top = 88, cell = clamp((scene.width - left - 4) / columns, 4, 20);
   const width = cell * columns, height = cell * rows;
   scene.image(left, top, width, height, bitmap(values, columns, rows, -1, 1, RAMPS[app.themeName]));
