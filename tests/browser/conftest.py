@@ -20,7 +20,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 FLAGS = [
     "--headless",
@@ -33,6 +33,7 @@ FLAGS = [
     "--disable-sync",
 ]
 WAIT = 240_000  # milliseconds: a kernel that imports torch on a busy machine
+expect.set_options(timeout=WAIT / 4)
 
 
 def pytest_collection_modifyitems(items):

@@ -367,7 +367,7 @@ def test_all_of_it_works_in_jupyterlab_by_keyboard_in_light_and_dark(page, lab, 
     page.keyboard.press("Enter")
     expect(page.locator(".tbx-status")).to_contain_text("give a sentence")
     page.keyboard.press("Control+s")
-    saved_by = time.monotonic() + 60
+    saved_by = time.monotonic() + 120
     while time.monotonic() < saved_by and not cell_outputs(lab, stored):
         time.sleep(0.5)
     first, second = cell_outputs(lab, stored)
