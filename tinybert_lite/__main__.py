@@ -338,11 +338,14 @@ def summary(metrics: dict) -> list[str]:
 
 
 def quiet_libraries() -> None:
-    """Load reports and weight-loading bars are for debugging, not for this program's users."""
+    """Load reports, bars and deprecations are for developers, not for this program's users."""
+    import warnings
+
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)
 
 
 if __name__ == "__main__":

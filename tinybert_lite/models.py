@@ -66,9 +66,15 @@ def hub_answers() -> bool:
 
 def _load(loader, name: str, **options):
     place = resolve(name)
-    try:
-        if not Path(place).is_dir() and not hub_answers():
+    if not Path(place).is_dir() and not hub_answers():
+        try:
             place = snapshot_download(place, local_files_only=True)  # what an earlier call brought
+        except Exception as error:
+            raise UserError(
+                f"There is no folder {name}, and the hub cannot be asked for a model of that name: "
+                f"give {EMBEDDED_TEACHER} or a folder, or come back with a network."
+            ) from error
+    try:
         return loader.from_pretrained(place, trust_remote_code=False, **options)
     except MemoryError:
         raise

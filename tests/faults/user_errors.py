@@ -1,0 +1,253 @@
+"""The table of user errors: a small world of files, the commands, and what each must say.
+
+`python -m tests.faults.user_errors` writes data/results/user_errors.md.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from tests.toys import toy_csv, toy_teacher
+from tinybert_lite import models
+from tinybert_lite.__main__ import main
+
+TABLE = Path(__file__).parents[2] / "data" / "results" / "user_errors.md"
+OWN = "--train toy.csv --text text --label label"
+RUN = f"run --cpu --quiet {OWN}"
+NEW = "--teacher teacher --out new"
+DISTILL = f"distill --cpu --quiet {OWN} --student nano --out new --teacher"
+EVALUATE = f"evaluate --cpu {OWN} --model"
+
+# what is wrong: command, what the sentence must say
+CASES = {
+    "no command": ("", "COMMAND"),
+    "unknown command": ("rnu", "did you mean run?"),
+    "unknown option": (f"{RUN} {NEW} --tempreture 2", "no option '--tempreture'"),
+    "shortened option": (f"{RUN} {NEW} --temp 2", "no option '--temp'"),
+    "a word too many": (f"{RUN} {NEW} reviews", "no argument 'reviews'"),
+    "no --out": (RUN, "--out"),
+    "option without its value": (f"{RUN} --out", "--out expected one argument"),
+    "seed that is no number": (f"{RUN} {NEW} --seed one", "--seed takes a whole number, not 'one'"),
+    "rate that is no number": (f"{RUN} {NEW} --finetune-rate 1,5", "takes a number, not '1,5'"),
+    "negative seed": (f"{RUN} {NEW} --seed -1", "--seed must lie between 0 and"),
+    "no task": (f"run {NEW}", "Name either a task"),
+    "two tasks": (f"{RUN} {NEW} --task reviews", "Name either a task"),
+    "unknown task": (f"run --task revews {NEW}", "did you mean reviews?"),
+    "--test of a known task": (f"run --task reviews --test toy.csv {NEW}", "--test belongs to --train"),
+    "no --text": (f"run --train toy.csv --label label {NEW}", "--text COLUMN"),
+    "no --label": (f"run --train toy.csv --text text {NEW}", "--label COLUMN"),
+    "wrong text column": (f"run --cpu --train toy.csv --text txt --label label {NEW}", "did you mean 'text'?"),
+    "wrong label column": (f"run --cpu --train toy.csv --text text --label gold {NEW}", "no column 'gold'"),
+    "wrong pair column": (f"{RUN} --text-pair second {NEW}", "no column 'second'"),
+    "words for numbers": (f"{RUN} --regression {NEW}", "where a number is needed"),
+    "numbers as classes": (f"run --cpu --train toy.csv --text text --label stars {NEW}", "--regression"),
+    **{
+        what: (f"run --cpu --train {file} --text text --label label {NEW}", said)
+        for what, file, said in [
+            ("training file missing", "tyo.csv", "did you mean 'toy.csv'?"),
+            ("training file is a folder", "teacher", "is a folder"),
+            ("training file empty", "empty.csv", "empty.csv is empty"),
+            ("wrong suffix", "toy.txt", "does not end in .csv"),
+            ("NUL character", "nul.csv", "NUL character in line 2"),
+            ("wrong encoding", "latin.csv", "is not UTF-8"),
+            ("one class", "one.csv", "at least two classes"),
+        ]
+    },
+    "evaluation labels that training lacks": (f"{RUN} --test other.csv {NEW}", "labels that training lacks"),
+    "evaluation file is the training file": (f"{RUN} --test toy.csv {NEW}", "both the training and"),
+    "unknown student": (f"{RUN} {NEW} --student tiny", "no student 'tiny'"),
+    "unknown start": (f"{RUN} {NEW} --start cold", "no start 'cold'"),
+    "unknown projection": (f"{RUN} {NEW} --projection own", "no projection 'own'"),
+    "unknown mapping": (f"{RUN} {NEW} --mapping middle", "no mapping called 'middle'"),
+    "mapping that is no list": (f"{RUN} {NEW} --mapping 2,x,6", "not '2,x,6'"),
+    "mapping of another length": (f"{RUN} {NEW} --mapping 2,6", "lists 3 teacher layers"),
+    "mapping to a layer that is not there": (f"{RUN} {NEW} --mapping 2,4,7", "layer 7 does not exist"),
+    "student deeper than the teacher": (f"{RUN} --teacher shallow --out new", "deeper than its teacher of 2"),
+    "depths that do not divide": (f"{RUN} --teacher four-layers --out new", "3 does not divide 4"),
+    "width and heads": (f"{RUN} --teacher eight-heads --student nano --out new", "take width 80 or 88"),
+    "temperature 0": (f"{RUN} {NEW} --temperature 0", "--temperature must be"),
+    "infinite temperature": (f"{RUN} {NEW} --temperature inf", "--temperature must be"),
+    "negative epochs": (f"{RUN} {NEW} --finetune-epochs -1", "--finetune-epochs must lie"),
+    "rate 0": (f"{RUN} {NEW} --intermediate-rate 0", "--intermediate-rate must lie"),
+    "rate 7": (f"{RUN} {NEW} --prediction-rate 7", "--prediction-rate must lie"),
+    "batch size 0": (f"{RUN} {NEW} --batch-size 0", "--batch-size must be 1 or more"),
+    "texts of two tokens": (f"{RUN} {NEW} --max-length 2", "--max-length must be 8 or more"),
+    "negative augmentation": (f"{RUN} {NEW} --augment -3", "--augment is the number"),
+    "negative memory": (f"{RUN} {NEW} --keep-gib -1", "--keep-gib must be 0 or more"),
+    "NaN seconds": (f"{RUN} {NEW} --save-seconds nan", "--save-seconds must be 0 or more"),
+    "two starts": (f"{RUN} {NEW} --start warm --general general", "exclude each other"),
+    "general student missing": (f"{RUN} {NEW} --general nowhere", "no folder nowhere"),
+    "general student of another preset": (f"{DISTILL} teacher --general general", "not of this preset"),
+    "--out is a file": (f"{RUN} --teacher teacher --out toy.csv", "is a file"),
+    "--out is below a file": (f"{RUN} --teacher teacher --out toy.csv/new", "Nothing can be written"),
+    "--out cannot be written": (f"{RUN} --teacher teacher --out /proc/new", "Nothing can be written"),
+    "--out is not empty": (f"{RUN} --teacher teacher --out full", "is not empty"),
+    "--out is a model": (f"{RUN} --teacher teacher --out teacher", "something else than a run"),
+    "--out holds another run": (f"{RUN} --teacher teacher --seed 1 --out before", "other settings (seed)"),
+    "--out in use": (f"{RUN} --teacher teacher --out busy", "Another run is writing"),
+    "--out with a broken config.json": (f"{RUN} --teacher teacher --out broken-config", "config.json is broken"),
+    "broken phases.json": (f"{RUN} --teacher teacher --out broken-phases", "phases.json is broken"),
+    "broken checkpoint": (f"{RUN} --teacher teacher --out broken-checkpoint", "finetune.safetensors is broken"),
+    "checkpoint of another model": (f"{RUN} --teacher teacher --out other-checkpoint", "is of another model"),
+    "checkpoint that is none": (f"{RUN} --teacher teacher --out no-checkpoint", "is no checkpoint"),
+    "teacher without config.json": (f"{RUN} --teacher full --out new", "no config.json"),
+    "teacher is a file": (f"{RUN} --teacher toy.csv --out new", "toy.csv is a file"),
+    "teacher neither folder nor hub name": (f"{RUN} --teacher a/b/c --out new", "no folder a/b/c"),
+    "hub name without a network": (f"{RUN} --teacher no-such/model --out new", "come back with a network"),
+    "teacher with broken weights": (f"{RUN} --teacher cut --out new", "No model could be loaded from 'cut'"),
+    "teacher with a pickle only": (f"{RUN} --teacher pickle --out new", "no file named model.safetensors"),
+    "teacher with other weights": (f"{RUN} --teacher swapped --out new", "do not fit its config.json"),
+    "teacher with another vocabulary": (f"{RUN} --teacher vocabulary --out new", "its model knows 20"),
+    "teacher without a trained classifier": (f"{DISTILL} encoder", "no trained classifier"),
+    "teacher of other classes": (f"{DISTILL} other-classes", "not those of the task"),
+    "regression teacher for classes": (f"{DISTILL} regressor", "not those of the task"),
+    "classifying teacher for numbers": (
+        "distill --cpu --quiet --train toy.csv --text text --label stars --regression --student nano "
+        "--out new --teacher teacher", "the task asks for a number"),
+    "evaluate: unknown split": (f"{EVALUATE} teacher --split validation", "no split 'validation'"),
+    "evaluate: folder without a model": (f"{EVALUATE} full", "no config.json"),
+    "evaluate: classifier for numbers": (
+        "evaluate --train toy.csv --text text --label stars --regression --model teacher",
+        "the task asks for a number"),
+    "fetch: unknown asset": ("fetch teachr", "teachr"),
+}  # fmt: skip
+
+
+def make_world(folder: Path) -> Path:
+    """Everything the commands name, good and bad."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    toy_csv(folder / "toy.csv", 120)
+    shutil.copy(folder / "toy.csv", folder / "toy.txt")
+    (folder / "empty.csv").write_text("")
+    (folder / "nul.csv").write_bytes(b"text,label\na\0b,c\n")
+    (folder / "latin.csv").write_bytes("text,label\ncafé,b\n".encode("latin-1"))
+    (folder / "one.csv").write_text("text,label\n" + "".join(f"text {i},a\n" for i in range(30)))
+    (folder / "other.csv").write_text("text,label\nthe film was fine,splendid\n")
+    names = {0: "bad", 1: "good", 2: "so-so"}
+    toy_teacher(folder / "teacher", width=24, id2label=names)
+    toy_teacher(folder / "shallow", width=24, layers=2, id2label=names)
+    toy_teacher(folder / "four-layers", width=24, layers=4, id2label=names)
+    toy_teacher(folder / "eight-heads", width=24, heads=8, id2label=names)
+    toy_teacher(folder / "general", width=24, layers=2, id2label=names)
+    toy_teacher(folder / "other-classes", width=24, id2label={0: "spam", 1: "ham", 2: "eggs"})
+    toy_teacher(folder / "regressor", width=24, num_labels=1)
+    for name in ("cut", "swapped", "pickle", "vocabulary", "encoder"):
+        shutil.copytree(folder / "teacher", folder / name)
+    weights = folder / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    toy_teacher(folder / "wide", width=48)
+    shutil.copy(folder / "wide" / "model.safetensors", folder / "swapped")
+    model = AutoModelForSequenceClassification.from_pretrained(folder / "teacher")
+    torch.save(model.state_dict(), folder / "pickle" / "pytorch_model.bin")
+    (folder / "pickle" / "model.safetensors").unlink()
+    model.base_model.save_pretrained(folder / "encoder")
+    model.resize_token_embeddings(20)
+    model.save_pretrained(folder / "vocabulary")
+    AutoTokenizer.from_pretrained(folder / "teacher").save_pretrained(folder / "vocabulary")
+    (folder / "full").mkdir()
+    (folder / "full" / "letter.txt").write_text("mine")
+    _make_runs(folder)
+    return folder
+
+
+def _make_runs(folder: Path) -> None:
+    """Folders of runs: begun, in use, and damaged in several ways."""
+    from tinybert_lite import __version__, recipe
+    from tinybert_lite.training import save_tensors
+
+    options = recipe.Options(train="toy.csv", text="text", label="label", teacher="teacher")
+    config = {"version": __version__, "phases": list(recipe.PHASES), **vars(options)}
+    runs = (
+        "before busy broken-config broken-phases broken-checkpoint other-checkpoint no-checkpoint"
+    )
+    for name in runs.split():
+        (folder / name / "state").mkdir(parents=True)
+        (folder / name / "config.json").write_text(json.dumps(config))
+        (folder / name / "state" / "log.jsonl").write_text("")
+    (folder / "broken-config" / "config.json").write_text('{"version": ')
+    (folder / "broken-phases" / "phases.json").write_text("{")
+    checkpoint = Path("state") / "finetune.safetensors"
+    facts = {"facts": json.dumps({"step": 1, "best": None, "seconds": 1.0})}
+    tensors = {"module.a": torch.zeros(2)}
+    save_tensors(tensors, folder / "other-checkpoint" / checkpoint, facts)
+    save_tensors(tensors, folder / "no-checkpoint" / checkpoint, {})
+    whole = (folder / "other-checkpoint" / checkpoint).read_bytes()
+    (folder / "broken-checkpoint" / checkpoint).write_bytes(whole[: len(whole) // 2])
+
+
+@contextlib.contextmanager
+def inside(folder: Path):
+    """Work in a folder, without a network, with the run in `busy` going on."""
+    from huggingface_hub import constants
+
+    before, offline = Path.cwd(), constants.HF_HUB_OFFLINE
+    lock = FileLock(folder / "busy" / ".lock")
+    os.chdir(folder)
+    constants.HF_HUB_OFFLINE = True
+    models.hub_answers.cache_clear()
+    lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+        constants.HF_HUB_OFFLINE = offline
+        models.hub_answers.cache_clear()
+        os.chdir(before)
+
+
+def tell(command: str) -> tuple[int, str]:
+    """Exit status of a command and what it says on stderr."""
+    said = io.StringIO()
+    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+        status = main(shlex.split(command))
+    return status, said.getvalue()
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Every file and folder with the hash of its content."""
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest()
+        if p.is_file()
+        else ""
+        for p in sorted(folder.rglob("*"))
+    }
+
+
+def table(said: dict[str, str]) -> str:
+    """The Markdown table of what each command says."""
+    lines = [
+        "# What the program says to its users' errors",
+        "",
+        "Written by `python -m tests.faults.user_errors`; `tests/faults/test_user_errors.py` runs "
+        "every command and fails when this file is not what they say. Each ends with exit status 2 "
+        "and this one line on stderr, and changes no file. `--debug` shows the traceback.",
+        "",
+        f"{len(said)} errors; `toy.csv` and the folders are made by the same file.",
+        "",
+        "| what is wrong | `python -m tinybert_lite …` | error: |",
+        "|---|---|---|",
+    ]
+    for what, sentence in said.items():
+        text = sentence.replace("|", "\\|").replace("<", "&lt;")
+        lines.append(f"| {what} | `{CASES[what][0]}` | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def all_sentences() -> dict[str, str]:
+    with tempfile.TemporaryDirectory() as folder, inside(make_world(Path(folder))):
+        return {w: tell(c)[1].strip().removeprefix("error: ") for w, (c, _) in CASES.items()}
+
+
+if __name__ == "__main__":
+    TABLE.parent.mkdir(parents=True, exist_ok=True)
+    TABLE.write_text(table(all_sentences()), encoding="utf-8")
