@@ -1,0 +1,518 @@
+"""Every check passes its solution and meets each known wrong answer with the right hint.
+
+The wrong answers are written the way a learner writes them, not taken from the checks.
+"""
+
+import json
+import re
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from tinybert_lite import exercises
+
+# ---- wrong answers: (check, what the mistake's name or hint must say, the function)
+
+WRONG = []
+
+
+def wrong(check: str, says: str):
+    def remember(function):
+        WRONG.append(pytest.param(check, says, function, id=f"{check}-{function.__name__}"))
+        return function
+
+    return remember
+
+
+@wrong("check_attention_loss", "softmax before the difference")
+def softmax_first(s, t, mask):
+    pad = (1 - mask)[:, None, None, :] * -1e4
+    keep = mask[:, None, :, None] * mask[:, None, None, :]
+    d = (F.softmax(s + pad, -1) - F.softmax(t + pad, -1)) ** 2 * keep
+    return d.sum() / (keep.sum() * s.shape[1])
+
+
+@wrong("check_attention_loss", "softmax before the difference, and the mask forgotten")
+def softmax_and_no_mask(s, t, mask):
+    return F.mse_loss(s.softmax(-1), t.softmax(-1))
+
+
+@wrong("check_attention_loss", "mask forgotten")
+def no_mask(s, t, mask):
+    return F.mse_loss(s, t)
+
+
+@wrong("check_attention_loss", "mask on one side only, the keys (columns)")
+def columns_only(s, t, mask):
+    real = mask.bool()[:, None, None, :].expand_as(s)
+    return F.mse_loss(s[real], t[real])
+
+
+@wrong("check_attention_loss", "mask on one side only, the queries (rows)")
+def rows_only(s, t, mask):
+    real = mask.bool()[:, None, :, None].expand_as(s)
+    return F.mse_loss(s[real], t[real])
+
+
+@wrong("check_attention_loss", "mask on one side only, and a mean over the padding")
+def authors_way(s, t, mask):
+    pad = (mask == 0)[:, None, None, :]
+    return F.mse_loss(s.masked_fill(pad, 0), t.masked_fill(pad, 0))
+
+
+@wrong("check_attention_loss", "mask on one side only, and a mean over the padding")
+def authors_way_rows(s, t, mask):
+    pad = (mask == 0)[:, None, :, None]
+    return F.mse_loss(s.masked_fill(pad, 0), t.masked_fill(pad, 0))
+
+
+@wrong("check_attention_loss", "mean over padding")
+def mean_over_padding(s, t, mask):
+    both = mask[:, None, :, None] * mask[:, None, None, :]
+    return F.mse_loss(s * both, t * both)
+
+
+@wrong("check_attention_loss", "sum instead of mean")
+def attention_sum(s, t, mask):
+    both = mask[:, None, :, None] * mask[:, None, None, :]
+    return F.mse_loss(s * both, t * both, reduction="sum")
+
+
+@wrong("check_attention_loss", "sum over heads instead of mean")
+def heads_not_averaged(s, t, mask):
+    total = 0
+    for head in range(s.shape[1]):
+        both = mask[:, :, None] * mask[:, None, :]
+        total = total + ((s[:, head] - t[:, head]) ** 2 * both).sum() / both.sum()
+    return total
+
+
+@wrong("check_attention_loss", "a mean of the texts' means")
+def mean_of_means(s, t, mask):
+    each = []
+    for i, l in enumerate(mask.sum(-1).tolist()):
+        each.append(F.mse_loss(s[i, :, :l, :l], t[i, :, :l, :l]))
+    return torch.stack(each).mean()
+
+
+@wrong("check_attention_loss", "absolute difference instead of squared")
+def absolute(s, t, mask):
+    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
+    return F.l1_loss(s[real], t[real])
+
+
+@wrong("check_attention_loss", "square root of the mean")
+def rooted(s, t, mask):
+    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
+    return F.mse_loss(s[real], t[real]) ** 0.5
+
+
+@wrong("check_attention_loss", "NaN or infinity")
+def minus_infinity(s, t, mask):
+    pad = (mask == 0)[:, None, None, :]
+    return F.mse_loss(s.masked_fill(pad, -torch.inf), t.masked_fill(pad, -torch.inf))
+
+
+@wrong("check_attention_loss", "not one number")
+def not_reduced(s, t, mask):
+    return (s - t) ** 2
+
+
+@wrong("check_attention_loss", "no gradient")
+def item_taken(s, t, mask):
+    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
+    return F.mse_loss(s[real], t[real]).item()
+
+
+@wrong("check_attention_loss", "a constant factor too much")
+def doubled(s, t, mask):
+    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
+    return 2 * F.mse_loss(s[real], t[real])
+
+
+@wrong("check_attention_loss", "stopped with an error")
+def does_not_broadcast(s, t, mask):
+    return ((s - t) ** 2 * mask).mean()
+
+
+@wrong("check_mask_repair", "mask on one side only")
+def not_repaired(s, t, mask):
+    keep = mask[:, None, None, :]
+    return ((s - t) ** 2 * keep).sum() / (keep.sum() * s.shape[1] * s.shape[2])
+
+
+@wrong("check_mask_repair", "mean over padding")
+def repaired_above_only(s, t, mask):
+    keep = mask[:, None, None, :] * mask[:, None, :, None]
+    return ((s - t) ** 2 * keep).sum() / s.numel()
+
+
+def gram(student, teacher, mask, *, scale=True, zero=True, divide=True, cross=2):
+    (qs, ks), (qt, kt) = student, teacher
+    if scale:
+        qs, ks = qs / qs.shape[-1] ** 0.25, ks / ks.shape[-1] ** 0.25
+        qt, kt = qt / qt.shape[-1] ** 0.25, kt / kt.shape[-1] ** 0.25
+    if zero:
+        qs, ks, qt, kt = (x * mask[:, None, :, None] for x in (qs, ks, qt, kt))
+
+    def dot(a, b, c, d):
+        return torch.einsum("bhld,bhle,bhmd,bhme->", a, b, c, d)
+
+    total = dot(qs, qs, ks, ks) - cross * dot(qs, qt, ks, kt) + dot(qt, qt, kt, kt)
+    return total / (qs.shape[1] * (mask.sum(-1) ** 2).sum()) if divide else total
+
+
+@wrong("check_gram_loss", "scaling by √d_k forgotten")
+def gram_not_scaled(s, t, mask):
+    return gram(s, t, mask, scale=False)
+
+
+@wrong("check_gram_loss", "scaled twice")
+def gram_scaled_twice(s, t, mask):
+    half = [tuple(x / x.shape[-1] ** 0.25 for x in side) for side in (s, t)]
+    return gram(*half, mask)
+
+
+@wrong("check_gram_loss", "one d_k for both sides")
+def gram_teachers_width(s, t, mask):
+    d = t[0].shape[-1]
+    sides = [tuple(x / d**0.25 for x in side) for side in (s, t)]
+    return gram(*sides, mask, scale=False)
+
+
+@wrong("check_gram_loss", "padded rows not zeroed")
+def gram_padding_in(s, t, mask):
+    return gram(s, t, mask, zero=False)
+
+
+@wrong("check_gram_loss", "padded rows zeroed in the queries only")
+def gram_queries_zeroed(s, t, mask):
+    m = mask[:, None, :, None]
+    return gram((s[0] * m, s[1]), (t[0] * m, t[1]), mask, zero=False)
+
+
+@wrong("check_gram_loss", "padded rows zeroed in the keys only")
+def gram_keys_zeroed(s, t, mask):
+    m = mask[:, None, :, None]
+    return gram((s[0], s[1] * m), (t[0], t[1] * m), mask, zero=False)
+
+
+@wrong("check_gram_loss", "sum instead of mean")
+def gram_sum(s, t, mask):
+    return gram(s, t, mask, divide=False)
+
+
+@wrong("check_gram_loss", "mean over padding")
+def gram_mean_over_padding(s, t, mask):
+    b, h, l, _ = s[0].shape
+    return gram(s, t, mask, divide=False) / (b * h * l * l)
+
+
+@wrong("check_gram_loss", "the middle term counted once")
+def gram_middle_once(s, t, mask):
+    return gram(s, t, mask, cross=1)
+
+
+@wrong("check_gram_loss", "the middle term added")
+def gram_middle_added(s, t, mask):
+    return gram(s, t, mask, cross=-2)
+
+
+@wrong("check_gram_loss", "the l × l maps are built")
+def gram_by_maps(s, t, mask):
+    a, b = (q @ k.transpose(2, 3) / q.shape[-1] ** 0.5 for q, k in (s, t))
+    keep = mask[:, None, :, None] * mask[:, None, None, :]
+    return ((a - b) ** 2 * keep).sum() / (keep.sum() * a.shape[1])
+
+
+@wrong("check_gram_loss", "stopped with an error")
+def gram_wrong_transpose(s, t, mask):
+    (qs, ks), (qt, kt) = s, t
+    return ((qs @ qt.mT) * (ks.mT @ kt)).sum()
+
+
+@wrong("check_after_softmax", "no softmax at all")
+def still_scores(s, t, mask):
+    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
+    return F.mse_loss(s[real], t[real])
+
+
+@wrong("check_after_softmax", "padded keys get probability")
+def mask_after_softmax(s, t, mask):
+    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
+    return F.mse_loss(s.softmax(-1)[real], t.softmax(-1)[real])
+
+
+@wrong("check_after_softmax", "mask forgotten")
+def softmax_without_mask(s, t, mask):
+    return F.mse_loss(s.softmax(-1), t.softmax(-1))
+
+
+@wrong("check_after_softmax", "padded queries in the mean")
+def padded_queries(s, t, mask):
+    pad = (mask == 0)[:, None, None, :]
+    return F.mse_loss(*(x.masked_fill(pad, -1e9).softmax(-1) for x in (s, t)))
+
+
+@wrong("check_after_softmax", "softmax over the queries")
+def wrong_dimension(s, t, mask):
+    pad = (mask == 0)[:, None, :, None]
+    p, q = (x.masked_fill(pad, -1e9).softmax(-2) for x in (s, t))
+    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
+    return F.mse_loss(p[real], q[real])
+
+
+@wrong("check_after_softmax", "softmax on one side only")
+def softmax_one_side(s, t, mask):
+    q = t.masked_fill((mask == 0)[:, None, None, :], -1e9).softmax(-1)
+    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
+    return F.mse_loss(s[real], q[real])
+
+
+@wrong("check_hidden_loss", "projection on the wrong side")
+def teacher_squeezed(s, t, w, mask):
+    return F.mse_loss(s[mask.bool()], (t @ w.T)[mask.bool()])
+
+
+@wrong("check_hidden_loss", "W_h transposed")
+def transposed_where_it_fits(s, t, w, mask):
+    w = w if w.shape[0] != w.shape[1] else w.T
+    return F.mse_loss((s @ w)[mask.bool()], t[mask.bool()])
+
+
+@wrong("check_hidden_loss", "stopped with an error")
+def transposed_everywhere(s, t, w, mask):
+    return F.mse_loss((s @ w.T)[mask.bool()], t[mask.bool()])
+
+
+@wrong("check_hidden_loss", "stopped with an error")
+def projection_forgotten(s, t, w, mask):
+    return F.mse_loss(s[mask.bool()], t[mask.bool()])
+
+
+@wrong("check_hidden_loss", "mask forgotten")
+def hidden_no_mask(s, t, w, mask):
+    return F.mse_loss(s @ w, t)
+
+
+@wrong("check_hidden_loss", "mean over padding")
+def hidden_mean_over_padding(s, t, w, mask):
+    m = mask.unsqueeze(-1)
+    return F.mse_loss(s @ w * m, t * m)
+
+
+@wrong("check_hidden_loss", "sum over the width instead of mean")
+def hidden_width_summed(s, t, w, mask):
+    d = (s @ w - t)[mask.bool()]
+    return (d * d).sum(-1).mean()
+
+
+@wrong("check_hidden_loss", "divided by the student's width")
+def hidden_students_width(s, t, w, mask):
+    d = (s @ w - t)[mask.bool()]
+    return (d * d).sum() / (mask.sum() * s.shape[-1])
+
+
+@wrong("check_hidden_loss", "sum instead of mean")
+def hidden_sum(s, t, w, mask):
+    return F.mse_loss((s @ w)[mask.bool()], t[mask.bool()], reduction="sum")
+
+
+@wrong("check_hidden_loss", "cosine instead of squared difference")
+def hidden_cosine(s, t, w, mask):
+    return 1 - F.cosine_similarity((s @ w)[mask.bool()], t[mask.bool()], dim=-1).mean()
+
+
+@wrong("check_mapping", "embedding element forgotten")
+def layers_only(n, m):
+    return [i * n // m for i in range(1, m + 1)]
+
+
+@wrong("check_mapping", "off by one: layers counted from 0, embedding element forgotten")
+def zero_based(n, m):
+    return [(i + 1) * (n // m) - 1 for i in range(m)]
+
+
+@wrong("check_mapping", "off by one: layers counted from 0")
+def zero_based_with_embeddings(n, m):
+    return [0] + [i * n // m - 1 for i in range(1, m + 1)]
+
+
+@wrong("check_mapping", "off by one: the last layer is missing")
+def range_stops(n, m):
+    return list(range(0, n, n // m))
+
+
+@wrong("check_mapping", "off by one: everything one too high")
+def one_too_high(n, m):
+    return [i * n // m + 1 for i in range(m + 1)]
+
+
+@wrong("check_mapping", "N and M exchanged")
+def exchanged(n, m):
+    return [i * m // n for i in range(m + 1)]
+
+
+@wrong("check_mapping", "top mapping")
+def top(n, m):
+    return [0] + list(range(n - m + 1, n + 1))
+
+
+@wrong("check_mapping", "bottom mapping")
+def bottom(n, m):
+    return list(range(m + 1))
+
+
+@wrong("check_mapping", "fraction")
+def fractions(n, m):
+    return [i * n / m for i in range(m + 1)]
+
+
+@wrong("check_floor", "the mean was taken off first")
+def floor_of_pca(hidden, rank):
+    values = torch.linalg.svdvals(hidden - hidden.mean(0, keepdim=True))
+    return (values[rank:] ** 2).sum() / hidden.numel()
+
+
+@wrong("check_floor", "what is kept instead of what is lost")
+def floor_kept(hidden, rank):
+    return (torch.linalg.svdvals(hidden)[:rank] ** 2).sum() / hidden.numel()
+
+
+@wrong("check_floor", "singular values not squared")
+def floor_not_squared(hidden, rank):
+    return torch.linalg.svdvals(hidden)[rank:].sum() / hidden.numel()
+
+
+@wrong("check_floor", "not divided by the width")
+def floor_by_tokens(hidden, rank):
+    return (torch.linalg.svdvals(hidden)[rank:] ** 2).sum() / len(hidden)
+
+
+@wrong("check_floor", "sum instead of mean")
+def floor_sum(hidden, rank):
+    return (torch.linalg.svdvals(hidden)[rank:] ** 2).sum()
+
+
+@wrong("check_floor", "a share instead of an error")
+def floor_share(hidden, rank):
+    values = torch.linalg.svdvals(hidden) ** 2
+    return values[rank:].sum() / values.sum()
+
+
+@wrong("check_floor", "one direction too few is lost")
+def floor_off_by_one(hidden, rank):
+    return (torch.linalg.svdvals(hidden)[rank + 1 :] ** 2).sum() / hidden.numel()
+
+
+@wrong("check_teacher_hidden", "teacher in training mode")
+def teacher_as_it_comes(teacher, inputs):
+    with torch.no_grad():
+        return teacher(**inputs, output_hidden_states=True).hidden_states
+
+
+@wrong("check_teacher_hidden", "teacher not detached")
+def teacher_with_gradients(teacher, inputs):
+    teacher.eval()
+    return teacher(**inputs, output_hidden_states=True).hidden_states
+
+
+@wrong("check_teacher_hidden", "teacher in training mode")
+def teacher_neither(teacher, inputs):
+    return teacher(**inputs, output_hidden_states=True).hidden_states
+
+
+@wrong("check_teacher_hidden", "embedding element forgotten")
+def teacher_layers_only(teacher, inputs):
+    with torch.no_grad():
+        return teacher.eval()(**inputs, output_hidden_states=True).hidden_states[1:]
+
+
+@wrong("check_teacher_hidden", "the whole output instead of its hidden states")
+def teacher_whole_output(teacher, inputs):
+    with torch.no_grad():
+        return teacher.eval()(**inputs, output_hidden_states=True)
+
+
+@wrong("check_pairs", "embedding element forgotten")
+def pairs_without_embeddings(s, t, g):
+    return [(s[m], t[g[m]]) for m in range(1, len(g))]
+
+
+@wrong("check_pairs", "mapping forgotten")
+def pairs_zipped(s, t, g):
+    return list(zip(s, t, strict=False))
+
+
+@wrong("check_pairs", "off by one: teacher layers counted from 0")
+def pairs_zero_based(s, t, g):
+    return [(s[0], t[0])] + [(s[m], t[g[m] - 1]) for m in range(1, len(g))]
+
+
+@pytest.mark.parametrize(("check", "says", "answer"), WRONG)
+def test_a_known_wrong_answer_gets_its_own_hint(check, says, answer):
+    result = getattr(exercises, check)(answer)
+    assert result.tried and not result.passed
+    assert says.lower() in result.mistake.lower(), result
+    assert result.hint
+    assert repr(result).startswith("[not yet]")
+
+
+def test_there_are_at_least_thirty_wrong_answers():
+    assert len(WRONG) >= 30
+
+
+@pytest.mark.parametrize("check", [name for name in exercises.__all__ if name.startswith("check_")])
+def test_an_exercise_not_tried_says_so(check):
+    def dots(*_): ...
+
+    def ellipsis(*_):
+        return ...
+
+    def not_implemented(*_):
+        raise NotImplementedError
+
+    more = [0.5] if check == "check_prediction" else []
+    tries = [None, ...] if more else [None, dots, ellipsis, not_implemented]
+    for candidate in tries:
+        result = getattr(exercises, check)(candidate, *more)
+        assert not result.passed and not result.tried
+        assert repr(result).startswith("[not tried]")
+
+
+@pytest.mark.parametrize(
+    ("answer", "measured", "passed"),
+    [("c", 0.9, True), ("C ", 0.9, True), ("a", 0.9, False), ("b", 0.3, True), ("a", 0.01, True)],
+)
+def test_a_prediction_is_held_against_what_was_measured(answer, measured, passed):
+    assert exercises.check_prediction(answer, measured).passed is passed
+
+
+def test_a_check_takes_no_result_for_a_function():
+    assert "not a function" in exercises.check_attention_loss(3.0).mistake.lower()
+
+
+def solutions(root) -> list:
+    """(notebook, check, code of the folded solution) of every exercise of every notebook."""
+    found = []
+    for file in sorted((root / "notebooks").glob("*.ipynb")):
+        cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+        for i, cell in enumerate(cells):
+            used = re.findall(r"exercises\.(check_\w+)\((\w+)\)", "".join(cell["source"]))
+            if cell["cell_type"] != "code" or not used:
+                continue
+            folded = "".join(cells[i + 1]["source"]) if i + 1 < len(cells) else ""
+            code = re.findall(r"```python\n(.*?)```", folded, re.DOTALL)
+            found += [(file.name, check, name, "\n".join(code)) for check, name in used]
+    return found
+
+
+def test_every_folded_solution_passes_its_check(root):
+    found = solutions(root)
+    assert len(found) >= 4
+    for notebook, check, name, code in found:
+        scope = {"torch": torch, "F": F}
+        exec(code, scope)  # our own notebook's text
+        result = getattr(exercises, check)(scope[name])
+        assert result.passed, (notebook, check, result)
