@@ -1,0 +1,290 @@
+"""What goes wrong during training: the last good weights stay, and one sentence says what to do."""
+
+import contextlib
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from tests.toys import toy_csv, toy_teacher
+from tinybert_lite import UserError, __main__, training
+from tinybert_lite.training import (
+    LossNotFinite,
+    Settings,
+    fit,
+    load_tensors,
+    save_tensors,
+    write_text,
+)
+
+ROOT = Path(__file__).parents[2]
+X = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
+
+
+class Toy(nn.Module):
+    """A line; from step `bad` on its answer is what `make` makes of it."""
+
+    def __init__(self, bad: int | None = None, make=lambda y: y * float("nan")):
+        super().__init__()
+        torch.manual_seed(0)
+        self.line, self.asked, self.bad, self.make = nn.Linear(6, 1), 0, bad, make
+
+    def forward(self, rows):
+        self.asked += 1
+        y = self.line(X[rows])
+        return self.make(y) if self.bad and self.asked >= self.bad else y
+
+
+def loss(module, rows):
+    return {"square": module(rows).square().mean()}
+
+
+def train(folder, module, **settings):
+    given = {"epochs": 4, "batch_size": 4, "rate": 1e-2, "save_seconds": 0} | settings
+    lengths = np.full(64, 5)
+    return fit(
+        "toy", module, loss, lengths, Settings(**given), folder, Accelerator(cpu=True),
+        progress=False,
+    )  # fmt: skip
+
+
+def kept(folder) -> tuple[int, dict]:
+    tensors, metadata = load_tensors(folder / "toy.safetensors")
+    return json.loads(metadata["facts"])["step"], tensors
+
+
+@pytest.mark.parametrize("value", ["nan", "inf"])
+@pytest.mark.parametrize("bad", [3, 21, 47])
+def test_a_loss_that_is_not_finite_stops_naming_step_and_texts(tmp_path, value, bad):
+    with pytest.raises(LossNotFinite) as caught:
+        train(tmp_path, Toy(bad, lambda y: y * float(value)))
+    rows = training.plan(np.full(64, 5), 4, 0, (bad - 1) // 16)[(bad - 1) % 16]
+    assert f"at step {bad}, in the batch of texts number {', '.join(map(str, rows))}" in str(
+        caught.value
+    )
+    assert value in str(caught.value) and "lower rate" in str(caught.value)
+    if bad < 20:  # nothing was looked at, or kept, before
+        assert not (tmp_path / "toy.safetensors").exists()
+        return
+    step, tensors = kept(tmp_path)
+    assert 0 < step < bad and all(t.isfinite().all() for t in tensors.values())
+
+
+def test_from_the_kept_weights_training_goes_on_to_what_it_would_have_been(tmp_path):
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    with pytest.raises(LossNotFinite):
+        train(tmp_path / "a", Toy(45))
+    mended, whole = Toy(), Toy()
+    train(tmp_path / "a", mended)
+    train(tmp_path / "b", whole)
+    assert mended.asked < whole.asked and torch.equal(mended.line.weight, whole.line.weight)
+
+
+class InfiniteGradient(torch.autograd.Function):
+    """A finite number with a gradient that is not."""
+
+    @staticmethod
+    def forward(ctx, y):
+        return y.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * float("nan")
+
+
+@pytest.mark.parametrize("bad", [40, 64])
+def test_an_infinite_gradient_of_a_finite_loss_never_reaches_a_checkpoint(tmp_path, bad):
+    """At step 40 a checkpoint is due, 64 is the last: the loss is finite at both."""
+    with pytest.raises(LossNotFinite, match="weights of phase toy became NaN"):
+        train(tmp_path, Toy(bad, InfiniteGradient.apply))
+    step, tensors = kept(tmp_path)
+    assert step < bad and all(t.isfinite().all() for t in tensors.values())
+
+
+def test_on_the_command_line_a_loss_that_is_not_finite_stops_with_one_sentence(tmp_path, capsys):
+    toy_csv(tmp_path / "toy.csv", 120)
+    toy_teacher(tmp_path / "teacher", layers=3, width=24)
+    command = f"""run --quiet --cpu --train {tmp_path}/toy.csv --text text --label label --seed 1
+        --teacher {tmp_path}/teacher --student nano --finetune-epochs 0 --intermediate-epochs 0
+        --prediction-epochs 1 --out {tmp_path}/out""".split()
+
+    def poisoned(*a):
+        return torch.tensor(float("nan"), requires_grad=True)
+
+    capsys.readouterr()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tinybert_lite.distill.soft_cross_entropy", poisoned)
+        assert __main__.main(command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: The loss of phase prediction became nan at step 1")
+    assert said.count("\n") == 1
+    assert (tmp_path / "out" / "teacher" / "config.json").is_file()  # earlier phases are kept
+    assert not (tmp_path / "out" / "model").exists()
+
+
+# Disk -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of one mebibyte."""
+    folder = tmp_path / "small disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
+    if (
+        os.name != "posix"
+        or os.geteuid()
+        or subprocess.run(command, capture_output=True).returncode
+    ):
+        pytest.skip("only root can mount a small disk")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # tensors may be mapped from it
+
+
+def test_a_full_disk_leaves_the_old_checkpoint_whole_and_says_so(small_disk):
+    file = small_disk / "toy.safetensors"
+    old = {"a": torch.arange(50_000.0)}
+    save_tensors(old, file, {"facts": "1"})
+    with pytest.raises(UserError, match="free some space") as caught:
+        save_tensors({"a": torch.zeros(250_000)}, file, {})
+    assert "\n" not in str(caught.value) and "toy.safetensors" in str(caught.value)
+    assert torch.equal(load_tensors(file)[0]["a"], old["a"])
+    assert [p.name for p in small_disk.iterdir()] == ["toy.safetensors"]
+
+
+def test_a_full_disk_during_training_keeps_what_was_saved_and_goes_on_when_there_is_room(
+    small_disk,
+):
+    filler = small_disk / "filler"
+
+    class Filling(Toy):
+        def forward(self, rows):
+            if self.asked == 30:
+                with contextlib.suppress(OSError), filler.open("wb") as f:
+                    f.write(bytes(2**21))
+            return super().forward(rows)
+
+    with pytest.raises((UserError, OSError)) as caught:
+        train(small_disk, Filling())
+    assert "\n" not in __main__.plain(caught.value)
+    assert "free some space" in __main__.plain(caught.value)
+    step, tensors = kept(small_disk)
+    assert 20 <= step <= 40 and all(t.isfinite().all() for t in tensors.values())
+    filler.unlink()
+    mended, whole = Toy(), Toy()
+    train(small_disk, mended)
+    train(small_disk.parent, whole)
+    assert torch.equal(mended.line.weight, whole.line.weight)
+    assert {p.name for p in small_disk.iterdir()} == {"toy.safetensors", "log.jsonl"}
+
+
+def test_a_text_file_that_cannot_be_replaced_stays_and_nothing_is_left_beside_it(
+    tmp_path, monkeypatch
+):
+    write_text(tmp_path / "a.json", "old")
+
+    def full(*a):
+        raise OSError(errno.ENOSPC, "No space left on device", "a.json")
+
+    monkeypatch.setattr(training.os, "replace", full)
+    with pytest.raises(OSError) as caught:
+        write_text(tmp_path / "a.json", "new")
+    assert __main__.plain(caught.value).startswith("The disk is full (a.json); free some space")
+    assert (tmp_path / "a.json").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+# Checkpoints ------------------------------------------------------------------------------------
+
+
+def damage(data: bytes, how: str) -> bytes:
+    half = len(data) // 2
+    return {
+        "empty": b"",
+        "cut": data[:half],
+        "zeros": bytes(len(data)),
+        "header": b"\xff" * 8 + data[8:],
+        "longer": data + b"x",
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "zeros", "header", "longer"])
+def test_a_broken_checkpoint_is_named_and_not_touched(tmp_path, how):
+    train(tmp_path, Toy())
+    file = tmp_path / "toy.safetensors"
+    file.write_bytes(damage(file.read_bytes(), how))
+    broken = file.read_bytes()
+    with pytest.raises(UserError, match="toy.safetensors is broken.*remove it"):
+        train(tmp_path, Toy())
+    assert file.read_bytes() == broken
+
+
+def test_a_checkpoint_of_another_model_is_named(tmp_path):
+    train(tmp_path, Toy())
+    other = Toy()
+    other.line = nn.Linear(6, 2)
+    with pytest.raises(UserError, match="toy.safetensors is of another model"):
+        train(tmp_path, other)
+
+
+def test_a_safetensors_file_that_is_no_checkpoint_is_named(tmp_path):
+    save_tensors({"a": torch.zeros(2)}, tmp_path / "toy.safetensors", {})
+    with pytest.raises(UserError, match="toy.safetensors is no checkpoint"):
+        train(tmp_path, Toy())
+
+
+def test_a_half_written_checkpoint_beside_the_whole_one_is_ignored_and_cleared(tmp_path):
+    (tmp_path / "toy.safetensors.part").write_bytes(b"half")
+    train(tmp_path, Toy())
+    assert not list(tmp_path.glob("*.part"))
+
+
+# Two at once, and memory ------------------------------------------------------------------------
+
+
+def test_of_two_runs_into_one_folder_the_second_is_refused_and_the_first_goes_on(tmp_path, capsys):
+    toy_csv(tmp_path / "toy.csv", 120)
+    toy_teacher(tmp_path / "teacher", layers=3, width=24)
+    command = f"""run --quiet --cpu --train {tmp_path}/toy.csv --text text --label label
+        --teacher {tmp_path}/teacher --student nano --finetune-epochs 12 --batch-size 4
+        --intermediate-epochs 0 --prediction-epochs 0 --out {tmp_path}/out""".split()
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    program = [sys.executable, "-m", "tinybert_lite", *command]
+    first = subprocess.Popen(program, env=variables, stdout=subprocess.DEVNULL)
+    try:
+        while not (tmp_path / "out" / "state" / "log.jsonl").exists():
+            assert first.poll() is None
+            time.sleep(0.01)
+        assert __main__.main(command) == 2
+        assert first.poll() is None
+        assert "Another run is writing into" in capsys.readouterr().err
+        assert first.wait(timeout=300) == 0
+    finally:
+        first.kill()
+        first.wait()
+    assert (tmp_path / "out" / "metrics.json").is_file()
+    assert not (tmp_path / "out" / ".lock").exists()
+
+
+def test_out_of_gpu_memory_in_a_step_says_what_to_lower(tmp_path):
+    def full(y):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    with pytest.raises(torch.OutOfMemoryError) as caught:
+        train(tmp_path, Toy(30, full))
+    said = __main__.plain(caught.value)
+    assert "lower --batch-size or --max-length" in said and "\n" not in said
+    assert 0 < kept(tmp_path)[0] < 30
+
+
+def test_faults_of_the_program_have_no_plain_sentence():
+    for error in (ZeroDivisionError("x"), KeyError("x"), RuntimeError("shapes differ")):
+        assert __main__.plain(error) is None
