@@ -164,13 +164,21 @@ def add_training(parser: argparse.ArgumentParser, command: str) -> None:
     group = parser.add_argument_group("training")
     if command != "finetune":
         group.add_argument("--student", default="lite", help="lite, nano, tinybert4, tinybert6")
-        group.add_argument("--start", default="random", help="random (paper) or warm (SVD)")
+        group.add_argument(
+            "--start", help="warm (SVD of the teacher's embeddings) or random (warm)"
+        )
         group.add_argument("--general", metavar="FOLDER", help="start from a general student")
         group.add_argument(
             "--mapping", default="uniform", help="uniform, top, bottom, or layers as 2,4,6"
         )
         group.add_argument(
             "--projection", default="paper", help="paper (W_e and W_h) or shared (authors' code)"
+        )
+        group.add_argument(
+            "--no-unlabelled",
+            dest="unlabelled",
+            action="store_false",
+            help="reviews: do not read the unlabelled sentences too",
         )
         group.add_argument("--augment", type=whole, default=0, help="variants a sentence (0)")
         group.add_argument("--temperature", type=number, default=1.0, help="of equation 10 (1)")
@@ -183,10 +191,10 @@ def add_training(parser: argparse.ArgumentParser, command: str) -> None:
             help="fine-tune low-rank updates (LoRA) of this rank; 0: all weights (16)",
         )
     group.add_argument("--batch-size", type=whole, default=32, help="texts a step (32)")
-    defaults = {"finetune": (2, None), "intermediate": (8, 1e-3), "prediction": (3, 2e-4)}
+    rates = {"finetune": None, "intermediate": 1e-3, "prediction": 3e-4}
     for phase in phases.get(command, ("intermediate", "prediction")):
-        epochs, rate = defaults[phase]
-        group.add_argument(f"--{phase}-epochs", type=number, default=epochs, help=f"({epochs})")
+        rate = rates[phase]
+        group.add_argument(f"--{phase}-epochs", type=number, help="(by the number of texts)")
         said = rate or "0.001 with an adapter, 0.0001 without"
         group.add_argument(f"--{phase}-rate", type=number, default=rate, help=f"({said})")
     add_manner(parser)

@@ -113,6 +113,7 @@ class TeacherAnswers:
     ):
         self.teacher, self.data, self.mapping, self.what = teacher.eval(), data, mapping, what
         self.store: Tensor | None = None
+        self.soft_labels: Tensor | None = None  # logits (texts, classes), a gift of the same pass
         self.device = next(teacher.parameters()).device
         if 0 < self.bytes_needed(teacher.config.hidden_size, data, mapping) <= keep_bytes:
             self._keep(progress)
@@ -124,7 +125,8 @@ class TeacherAnswers:
 
     @torch.no_grad()
     def _ask(self, inputs: dict[str, Tensor], what: str) -> tuple[list[Tensor], list]:
-        got = capture(self.teacher.base_model, inputs, what)
+        got = capture(self.teacher, inputs, what)
+        self._logits = got.logits
         hidden = [got.hidden[g] for g in self.mapping]
         return hidden, [got.attention[g - 1] for g in self.mapping[1:]]
 
@@ -143,6 +145,10 @@ class TeacherAnswers:
             together = torch.stack(hidden + flat, dim=2)[torch.from_numpy(real)]
             # float16 ends at 65504; a hidden state beyond it would become infinite.
             self.store[torch.from_numpy(at[real])] = together.clamp(-6e4, 6e4).half().cpu()
+            if self._logits is not None:
+                if self.soft_labels is None:
+                    self.soft_labels = torch.empty(len(self.data), self._logits.shape[1])
+                self.soft_labels[torch.from_numpy(rows)] = self._logits.float().cpu()
 
     def __call__(self, rows: np.ndarray, inputs: dict[str, Tensor]) -> tuple[list[Tensor], list]:
         """Targets of one batch: hidden (batch, l, d) each, attention as `what` says."""
@@ -204,14 +210,18 @@ def prediction(
     temperature: float = 1.0,
     score: Callable[[], float] | None = None,
     name: str = "prediction",
+    soft_labels: Tensor | None = None,
     **options,
 ) -> History:
     """Prediction-layer distillation (equation 10); a regression's target is the teacher's number.
 
-    The teacher is asked once, its logits are kept. Gold labels are never looked at.
+    `soft_labels` are the teacher's logits (texts, classes); without them the teacher is asked
+    once. Gold labels are never looked at.
     """
-    teacher.to(accelerator.device).eval()
-    soft_labels = torch.from_numpy(predict(teacher, train)).to(accelerator.device)
+    if soft_labels is None:
+        teacher.to(accelerator.device).eval()
+        soft_labels = torch.from_numpy(predict(teacher, train))
+    soft_labels = soft_labels.to(accelerator.device)
     regression = student.config.num_labels == 1
 
     def loss(module: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:

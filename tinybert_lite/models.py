@@ -272,21 +272,38 @@ def warm_start(student: PreTrainedModel, projection: Projection, teacher: PreTra
 
     E_T (vocabulary, d) ≈ U_r S_r V_rᵀ with r = d': word, position and type tables of the student
     become the teacher's times V_r, and the projection the least-squares map from the student's
-    embedding outputs back to the teacher's, over the whole vocabulary. Not in the paper.
+    embedding outputs back to the teacher's, over the whole vocabulary. Where the student is the
+    wider one, the rest of its columns keep their random start. Not in the paper.
     """
     ours, theirs = student.base_model.embeddings, teacher.base_model.embeddings
-    table = theirs.word_embeddings.weight.float()
-    _, vectors = torch.linalg.eigh(table.T @ table)  # ascending, so the last r are the largest
-    v_r = vectors[:, -student.config.hidden_size :].flip(-1)
+    v_r = _principal(theirs.word_embeddings.weight, student.config.hidden_size)
     for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
-        getattr(ours, name).weight.copy_(getattr(theirs, name).weight @ v_r)
-    words = torch.arange(len(table))[:, None]
-    x, y = _embed(ours, words), _embed(theirs, words)
+        rotated = getattr(theirs, name).weight @ v_r
+        getattr(ours, name).weight[:, : rotated.shape[1]].copy_(rotated)
+    words = torch.arange(theirs.word_embeddings.num_embeddings)[:, None]
+    x, y = _embed(ours, words).double(), _embed(theirs, words).double()
+    gram = x.T @ x
+    ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    weight = _settled(torch.linalg.solve(gram + ridge, x.T @ y)).T
     if projection.embeddings.bias is not None:
         projection.embeddings.bias.zero_()
-    weight = torch.linalg.lstsq(x, y).solution.T
     projection.embeddings.weight.copy_(weight)
     projection.layers.weight.copy_(weight)
+
+
+def _principal(table: Tensor, rank: int) -> Tensor:
+    """V_r (d, r) of the table's SVD, largest first; directions it does not span are zero."""
+    table = table.double()
+    values, vectors = torch.linalg.eigh(table.T @ table)  # ascending
+    values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
+    vectors = vectors * (values > 1e-9 * values[0])
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    return _settled(vectors * largest.sign()).float()
+
+
+def _settled(x: Tensor) -> Tensor:
+    """Rounded to 2⁻¹⁶: the last bits of a decomposition differ from run to run on one machine."""
+    return torch.round(x * 2**16) / 2**16
 
 
 def _embed(embeddings: nn.Module, words: Tensor) -> Tensor:

@@ -50,22 +50,20 @@ def head_grid(
     """
     layers, heads = student.shape[:2]
     top = max(row["loss"] for row in rows) or 1.0
-    figure = _figure((0.92 * heads + 1.3, 2.15 * layers + 0.75))
-    grid = figure.add_gridspec(
-        2 * layers,
-        heads,
-        left=0.105,
-        right=0.995,
-        top=1 - 0.6 / figure.get_figheight(),
-        bottom=0.05,
+    figure = _figure((0.92 * heads + 1.3, 2.2 * layers + 0.95))
+    height = figure.get_figheight()
+    # Teacher and student touch; between the pairs there is room for the number.
+    blocks = figure.add_gridspec(
+        layers, 1, left=0.105, right=0.995, top=1 - 0.85 / height, bottom=0.28 / height, hspace=0.2
     )
+    grids = [block.subgridspec(2, heads, hspace=0.04, wspace=0.12) for block in blocks]
     for row in rows:
         m, head = row["student_layer"] - 1, row["student_head"] - 1
         pair = (teacher[row["teacher_layer"] - 1, row["teacher_head"] - 1], student[m, head])
         low, high = min(p.min() for p in pair), max(p.max() for p in pair)
         loud = float(np.sqrt(row["loss"] / top))
         for part, shown in enumerate(pair):
-            axes = figure.add_subplot(grid[2 * m + part, head])
+            axes = figure.add_subplot(grids[m][part, head])
             axes.imshow(shown, cmap=MAP, vmin=low, vmax=high, aspect="equal")
             axes.set(xticks=[], yticks=[])
             for side in axes.spines.values():
@@ -78,9 +76,9 @@ def head_grid(
                 )
             if part == 0:
                 other = row["teacher_head"]
-                axes.set_title(
-                    f"{head + 1}" if other == head + 1 else f"{head + 1} ↤ {other}", fontsize=9
-                )
+                moved = "" if other == head + 1 else f" ↤ {other}"
+                if moved or m == 0:
+                    axes.set_title(f"{head + 1}{moved}", fontsize=9, pad=3)
             else:
                 axes.set_xlabel(f"{row['loss']:.3g}", fontsize=9, labelpad=3)
     title = (

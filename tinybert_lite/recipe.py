@@ -17,7 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from . import UserError, __version__, checkpoints, distill, evaluate, tasks
-from .batches import encode
+from .batches import Encoded, encode
 from .mapping import layer_mapping
 from .models import (
     PRESETS,
@@ -36,6 +36,9 @@ from .models import (
 from .training import History, Settings, load_tensors, save_tensors, write_json, write_text
 
 GIB = 2**30
+# What an unnamed number of epochs comes to: enough for reviews, many passes over a small file.
+ENOUGH_STEPS = {"finetune": 450, "intermediate": 1700, "prediction": 1100}
+LONGEST_UNLABELLED = 40  # tokens; what is longer is unlike a review sentence, and slow
 
 
 @dataclass
@@ -51,22 +54,23 @@ class Options:
     regression: bool = False
     teacher: str = "minilm"
     student: str = "lite"
-    start: str = "random"
+    start: str | None = None
     mapping: str | list[int] = "uniform"
     projection: str = "paper"
     general: str | None = None
+    unlabelled: bool = True
     augment: int = 0
     temperature: float = 1.0
     seed: int = 0
     max_length: int = 128
     batch_size: int = 32
     adapter: int = 16
-    finetune_epochs: float = 2
+    finetune_epochs: float | None = None
     finetune_rate: float | None = None
-    intermediate_epochs: float = 8
+    intermediate_epochs: float | None = None
     intermediate_rate: float = 1e-3
-    prediction_epochs: float = 3
-    prediction_rate: float = 2e-4
+    prediction_epochs: float | None = None
+    prediction_rate: float = 3e-4
 
 
 @dataclass
@@ -115,7 +119,7 @@ def check(options: Options, manner: Manner | None = None) -> None:
         raise UserError(f"--seed must lie between 0 and {2**32 - 1:,}, not {options.seed}.")
     if options.student not in PRESETS:
         raise UserError(f"There is no student {options.student!r}; take {', '.join(PRESETS)}.")
-    if options.start not in ("random", "warm"):
+    if options.start not in (None, "random", "warm"):
         raise UserError(f"There is no start {options.start!r}; take random or warm.")
     if options.projection not in ("paper", "shared"):
         raise UserError(f"There is no projection {options.projection!r}; take paper or shared.")
@@ -139,7 +143,7 @@ def check(options: Options, manner: Manner | None = None) -> None:
         raise UserError(f"--augment is the number of variants a sentence, not {options.augment}.")
     for phase in ("finetune", "intermediate", "prediction"):
         epochs, rate = getattr(options, f"{phase}_epochs"), getattr(options, f"{phase}_rate")
-        if not 0 <= epochs <= 10_000:
+        if epochs is not None and not 0 <= epochs <= 10_000:
             raise UserError(f"--{phase}-epochs must lie between 0 and 10,000, not {epochs:g}.")
         if rate is not None and not 0 < rate < 1:
             raise UserError(f"--{phase}-rate must lie between 0 and 1, not {rate:g}.")
@@ -256,6 +260,7 @@ class Workshop:
         self.options, self.out, self.manner, self.tell = options, out, manner, tell
         self.state = out / "state"
         self.state.mkdir(exist_ok=True)
+        self._soft_labels = self.state / "soft_labels.safetensors"
         gpu = torch.cuda.is_available() and not manner.cpu
         self.accelerator = Accelerator(cpu=manner.cpu, mixed_precision="bf16" if gpu else "no")
         self.task = load_task(options)
@@ -271,7 +276,7 @@ class Workshop:
             name: encode(self.tokenizer, s.texts, s.pairs, s.labels, self.max_length)
             for name, s in self.task.splits.items()
         }
-        self.unlabelled = self.data["train"]  # what the student reads; augmentation makes it larger
+        self.unlabelled = self._with_unlabelled()  # what the student reads; augmentation adds
         self.done_file = out / "phases.json"
         mend = "remove it and give the command again: the phases it named are done again"
         done = read_json(self.done_file, mend) if self.done_file.is_file() else {}
@@ -288,7 +293,7 @@ class Workshop:
         if "finetune" not in self.done:
             teacher, rank = self._fresh_teacher(), self.options.adapter
             trained = add_adapter(teacher, rank) if rank else teacher
-            if self.options.finetune_epochs:
+            if self.options.finetune_epochs != 0:
                 history = distill.finetune(
                     trained, self.data["train"], self._settings("finetune"), self.state,
                     self.accelerator, self._dev_score(trained), progress=self.manner.progress,
@@ -329,7 +334,7 @@ class Workshop:
         if "intermediate" not in self.done:
             student, projection = self._fresh_student()
             module = distill.Intermediate(student, projection, self._mapping())
-            if self.options.intermediate_epochs:
+            if self.options.intermediate_epochs != 0:
                 teacher.to(self.accelerator.device)
                 settings = self._settings("intermediate")
                 answers = self._answers(teacher, settings.epochs)
@@ -337,6 +342,8 @@ class Workshop:
                     module, answers, self.unlabelled, settings, self.state, self.accelerator,
                     progress=self.manner.progress,
                 )  # fmt: skip
+                if answers.soft_labels is not None:
+                    save_tensors({"soft_labels": answers.soft_labels}, self._soft_labels, {})
             else:
                 history = History()
             self._save_model(student, folder, projection)
@@ -349,17 +356,36 @@ class Workshop:
         folder = self.out / "model"
         if "prediction" not in self.done:
             student = self.student or self._fresh_student()[0]
-            if self.options.prediction_epochs:
+            known = self._soft_labels.is_file()
+            soft_labels = load_tensors(self._soft_labels)[0]["soft_labels"] if known else None
+            if self.options.prediction_epochs != 0:
                 history = distill.prediction(
                     student, teacher, self.unlabelled, self._settings("prediction"), self.state,
                     self.accelerator, self.options.temperature, self._dev_score(student),
-                    progress=self.manner.progress,
+                    soft_labels=soft_labels, progress=self.manner.progress,
                 )  # fmt: skip
             else:
                 history = History()
             self._save_model(student, folder)
             self._finish("prediction", history)
+            self._soft_labels.unlink(missing_ok=True)
         self.student = self._load(folder)
+
+    def _with_unlabelled(self) -> Encoded:
+        """The training texts, and for reviews the rated tweets, products and editorials too.
+
+        A student learns from its teacher's answers alone, so text without labels is as good.
+        """
+        o, train = self.options, self.task.splits["train"]
+        if not (o.unlabelled and o.task in ("reviews", "review-ratings")):
+            return self.data["train"]
+        texts = train.texts + tasks.unlabelled_sentences()
+        data = encode(self.tokenizer, texts, None, None, self.max_length)
+        own = len(train)
+        fits = [i < own or n <= LONGEST_UNLABELLED for i, n in enumerate(data.lengths)]
+        short = [text for text, fit in zip(texts, fits) if fit]
+        self.tell(f"the student reads {len(short):,} texts, {len(train):,} of them of the task")
+        return encode(self.tokenizer, short, None, None, self.max_length)
 
     # What they share --------------------------------------------------------------------------
 
@@ -369,12 +395,15 @@ class Workshop:
 
     def _settings(self, phase: str) -> Settings:
         o = self.options
-        rate = getattr(o, f"{phase}_rate")
+        rate, epochs = getattr(o, f"{phase}_rate"), getattr(o, f"{phase}_epochs")
         if rate is None:  # of fine-tuning: low-rank updates take, and need, far larger steps
             rate = 1e-3 if o.adapter else 1e-4
+        if epochs is None:
+            texts = self.data["train"] if phase == "finetune" else self.unlabelled
+            epochs = min(30.0, max(2.0, ENOUGH_STEPS[phase] * o.batch_size / len(texts)))
         return Settings(
-            epochs=getattr(o, f"{phase}_epochs"), rate=rate, batch_size=o.batch_size,
-            seed=o.seed, save_seconds=self.manner.save_seconds,
+            epochs=epochs, rate=rate, batch_size=o.batch_size, seed=o.seed,
+            save_seconds=self.manner.save_seconds,
         )  # fmt: skip
 
     def _fresh_teacher(self) -> PreTrainedModel:
@@ -410,7 +439,7 @@ class Workshop:
         student = build_student(teacher.config, o.student, o.seed)
         widths = student.config.hidden_size, teacher.config.hidden_size
         projection = Projection(*widths, o.projection, o.seed)
-        if o.start == "warm":
+        if o.start == "warm" or (o.start is None and not o.general):
             warm_start(student, projection, teacher)
         if o.general:
             start_from(student, projection, o.general)

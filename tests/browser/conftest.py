@@ -110,6 +110,8 @@ class Lab:
 
     def run_all(self, page: Page) -> None:
         """Run every cell, as the Run menu does, and wait for the last one's number."""
+        # Before a kernel is there, running asks for one in a dialog.
+        page.wait_for_selector('.jp-KernelName:has-text("Python 3")')
         page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
         page.click('.lm-MenuBar-itemLabel:text-is("Run")')
         page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
@@ -126,7 +128,8 @@ class Lab:
     def notebook(self, name: str, *cells: str, kernel: str = "python3") -> str:
         """Write a notebook of code cells; returns its name."""
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
-        book.metadata["kernelspec"] = {"name": kernel, "display_name": kernel, "language": "python"}
+        name_shown = "Python 3 (ipykernel)" if kernel == "python3" else kernel
+        book.metadata["kernelspec"] = {"name": kernel, "display_name": name_shown}
         nbformat.write(book, self.folder / name)
         return name
 

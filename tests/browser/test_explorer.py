@@ -120,7 +120,9 @@ def test_losses_on_the_page_are_those_of_the_package(opened, explorer, matching)
         layer = attention_loss(student[0], teacher[4], None).item()
         ours = np.mean([float(r["loss"]) for r in rows[:12]])
         assert ours == pytest.approx(layer, rel=1e-4)
-        shown = re.search(r"teacher layer 5: loss (\d+(?:\.\d+)?)", opened.inner_text(".tbx-summary"))
+        shown = re.search(
+            r"teacher layer 5: loss (\d+(?:\.\d+)?)", opened.inner_text(".tbx-summary")
+        )
         assert float(shown[1]) == pytest.approx(layer, rel=6e-3)  # three digits are printed
 
 
@@ -215,7 +217,7 @@ def test_the_keyboard_alone_reaches_every_view_and_control(opened):
     wanted = {"All heads", "Show", "Frame", "Match heads by", "Layer mapping", "padding", "Play"}
     wanted |= {"Training step", "Student layer 2 learns from", "Save this view as PNG"}
     assert wanted <= reached
-    opened.locator('[role="tab"][aria-selected="true"]').focus()
+    opened.locator('.tbx-tabs [aria-selected="true"]').focus()
     for view in [*VIEWS[1:], VIEWS[0]]:
         opened.keyboard.press("ArrowRight")
         expect(opened.locator(f"[data-view={view}]")).to_be_focused()
@@ -346,7 +348,7 @@ def test_all_of_it_works_in_jupyterlab_by_keyboard_in_light_and_dark(page, lab, 
         root, summary = page.locator(".tbx"), page.locator(".tbx-summary")
         expect(root).to_have_attribute("data-theme", scheme)
         expect(page.locator(".jp-OutputArea img")).to_be_hidden()  # the static picture steps back
-        page.locator('[role="tab"][aria-selected="true"]').focus()
+        page.locator('.tbx-tabs [aria-selected="true"]').focus()
         for view in [*VIEWS[1:], VIEWS[0]]:
             page.keyboard.press("ArrowRight")
             expect(page.locator(f"[data-view={view}]")).to_have_attribute("aria-selected", "true")

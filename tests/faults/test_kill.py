@@ -59,6 +59,10 @@ def files_of(out: Path) -> dict[str, bytes]:
     }
 
 
+def names_in(out: Path) -> set[str]:
+    return {str(f.relative_to(out)) for f in out.rglob("*")}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """Folder with toy data and teacher, and the files of an uninterrupted run."""
@@ -84,8 +88,10 @@ def test_killed_in_a_phase_the_same_command_gives_the_same_weights(whole, phase)
     log = [json.loads(x) for x in (out / "log.jsonl").read_text().splitlines()]
     steps = [r["step"] for r in log if r["phase"] == phase and "losses" in r]
     assert steps == sorted(set(steps)) and steps[-1] > before
-    left = {p.name for p in out.iterdir()} | {p.name for p in (out / "state").iterdir()}
-    assert not [name for name in left if name.endswith((".part", ".lock", ".safetensors"))]
+    assert names_in(out) == names_in(folder / "whole")
+    assert not [
+        n for n in names_in(out) if n.endswith((".part", ".lock", "soft_labels.safetensors"))
+    ]
 
 
 def test_the_checkpoint_was_used_and_not_the_beginning(whole):

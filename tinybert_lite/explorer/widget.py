@@ -354,7 +354,8 @@ class Explorer(anywidget.AnyWidget):
         picture, about = self._picture(), f"Attention explorer: {self.comparison.text}"
         self.still = picture[-64:]
         display({"image/png": picture, "text/plain": about}, raw=True)
-        display(super()._repr_mimebundle_()[0], raw=True)
+        live = super()._repr_mimebundle_()[0]
+        display({**live, "text/plain": "Run this cell for the live explorer."}, raw=True)
 
 
 def explore(
