@@ -13,6 +13,7 @@ COMMANDS = {
     "fetch": "bring the teacher, word vectors and texts (once; then no network is needed)",
     "run": "all of it: fine-tune a teacher, distil a student, report",
     "finetune": "fine-tune a teacher only",
+    "augment": "new sentences out of old ones, word by word (Algorithm 1), into a .jsonl file",
     "general": "stage 1: distil a general student from a pre-trained teacher, on any text",
     "distill": "distil a student from a fine-tuned teacher",
     "evaluate": "score a model folder on a task",
@@ -24,6 +25,7 @@ EXAMPLES = {
     "  python -m tinybert_lite run --train a.csv --test b.csv --text review --label stars "
     "--out runs/own",
     "finetune": "python -m tinybert_lite finetune --task reviews --out runs/teacher",
+    "augment": "python -m tinybert_lite augment --task reviews --variants 20 --out runs/more.jsonl",
     "general": "python -m tinybert_lite general --words 1000000 --out runs/general",
     "distill": "python -m tinybert_lite distill --task reviews --teacher runs/teacher/teacher "
     "--student nano --out runs/nano",
@@ -126,11 +128,12 @@ def build_parser() -> argparse.ArgumentParser:
         )
         made[name].add_argument("--debug", action="store_true", help="show the traceback of errors")
     made["fetch"].add_argument("assets", nargs="*", help="teacher, glove, reviews, text (all)")
-    for name in ("run", "finetune", "distill", "evaluate"):
+    for name in ("run", "finetune", "distill", "evaluate", "augment"):
         add_task(made[name])
     for name in ("run", "finetune", "distill"):
         add_training(made[name], name)
     add_general(made["general"])
+    add_augment(made["augment"])
     evaluate = made["evaluate"]
     evaluate.add_argument("--model", required=True, metavar="FOLDER", help="a classifier")
     evaluate.add_argument("--split", default="test", help="train, dev or test (test)")
@@ -181,6 +184,7 @@ def add_training(parser: argparse.ArgumentParser, command: str) -> None:
             help="reviews: do not read the unlabelled sentences too",
         )
         group.add_argument("--augment", type=whole, default=0, help="variants a sentence (0)")
+        add_masked_lm(group)
         group.add_argument("--temperature", type=number, default=1.0, help="of equation 10 (1)")
     if command != "distill":
         group.add_argument(
@@ -198,6 +202,27 @@ def add_training(parser: argparse.ArgumentParser, command: str) -> None:
         said = rate or "0.001 with an adapter, 0.0001 without"
         group.add_argument(f"--{phase}-rate", type=number, default=rate, help=f"({said})")
     add_manner(parser)
+
+
+def add_masked_lm(parser) -> None:
+    parser.add_argument(
+        "--masked-lm",
+        default="minilm",
+        metavar="NAME",
+        help="what proposes words: minilm (shipped head), a folder, or a hub name",
+    )
+
+
+def add_augment(parser: argparse.ArgumentParser) -> None:
+    """Algorithm 1 alone."""
+    parser.add_argument("--out", required=True, metavar="FILE", help="the .jsonl file to write")
+    group = parser.add_argument_group("augmentation")
+    group.add_argument("--variants", type=whole, help="N_a, draws a sentence (as in the paper)")
+    group.add_argument("--p", type=number, default=0.4, help="p_t, chance of a replacement (0.4)")
+    group.add_argument("--k", type=whole, default=15, help="K, candidates a word (15)")
+    add_masked_lm(group)
+    group.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    group.add_argument("--quiet", dest="progress", action="store_false", help="no progress bar")
 
 
 def add_general(parser: argparse.ArgumentParser) -> None:
@@ -261,6 +286,29 @@ def train(options: argparse.Namespace, phases: tuple[str, ...]) -> int:
     return 0
 
 
+def augment(options: argparse.Namespace) -> int:
+    import torch
+
+    from . import augment, masked_lm, recipe
+
+    quiet_libraries()
+    task = recipe.load_task(fields_of(recipe.Options, options))
+    train = task.splits["train"]
+    model, tokenizer = masked_lm.load_masked_lm(options.masked_lm)
+    if torch.cuda.is_available() and not options.cpu:
+        model.to("cuda")
+    n = options.variants
+    if n is None:
+        n = augment.VARIANTS.get(task.name.removeprefix("glue/"), augment.N_A)
+    file = augment.augment_file(
+        options.out, train.texts, train.pairs, (model, tokenizer), augment.Glove.load(),
+        n=n, p=options.p, k=options.k, seed=options.seed, progress=options.progress,
+    )  # fmt: skip
+    print(f"{len(train):,} training texts gave {len(augment.read_augmented(file)[0]):,} new ones")
+    print(f"they are in {file}, one JSON object a line")
+    return 0
+
+
 def general(options: argparse.Namespace) -> int:
     from . import general, recipe
 
@@ -312,6 +360,7 @@ HANDLERS = {
     "fetch": fetch,
     "run": run,
     "finetune": finetune,
+    "augment": augment,
     "general": general,
     "distill": distill,
     "evaluate": evaluate,

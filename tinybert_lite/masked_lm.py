@@ -41,9 +41,13 @@ def load_masked_lm(
     """A masked language model in float32 and evaluation mode, with its tokenizer.
 
     "minilm" is the embedded teacher with the shipped head, or with the one in the folder
-    `checkpoint`; any other name is a BERT masked language model of the hub or in a folder.
+    `checkpoint`; a folder that `train_masked_lm` wrote is that head on the embedded teacher; any
+    other name is a BERT masked language model of the hub or in a folder.
     Raises UserError when there is no such model or head.
     """
+    folder = Path(name)
+    if (folder / "model.safetensors").is_file() and not (folder / "config.json").is_file():
+        name, checkpoint = EMBEDDED_TEACHER, folder
     tokenizer = load_tokenizer(name)
     if name != EMBEDDED_TEACHER and checkpoint is None:
         model = _base(name)

@@ -5,7 +5,7 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +60,7 @@ class Options:
     general: str | None = None
     unlabelled: bool = True
     augment: int = 0
+    masked_lm: str = "minilm"
     temperature: float = 1.0
     seed: int = 0
     max_length: int = 128
@@ -317,13 +318,12 @@ class Workshop:
 
         train, started = self.task.splits["train"], time.monotonic()
         file = augment.augment_file(
-            self.state / "augmented.jsonl", train.texts, train.pairs, load_masked_lm(),
-            augment.Glove.load(), n=self.options.augment, seed=self.options.seed,
-            progress=self.manner.progress,
+            self.state / "augmented.jsonl", train.texts, train.pairs,
+            load_masked_lm(self.options.masked_lm), augment.Glove.load(), n=self.options.augment,
+            seed=self.options.seed, progress=self.manner.progress,
         )  # fmt: skip
         texts, pairs, _ = augment.read_augmented(file)
-        self.unlabelled = encode(self.tokenizer, texts, pairs, None, self.max_length)
-        self.tell(f"{len(train):,} training texts became {len(texts):,}")
+        self.unlabelled = self._with_unlabelled(texts, pairs)
         if "augment" not in self.done:
             self._finish("augment", History(seconds=time.monotonic() - started))
 
@@ -371,21 +371,28 @@ class Workshop:
             self._soft_labels.unlink(missing_ok=True)
         self.student = self._load(folder)
 
-    def _with_unlabelled(self) -> Encoded:
-        """The training texts, and for reviews the rated tweets, products and editorials too.
+    def _with_unlabelled(
+        self, texts: Sequence[str] = (), pairs: Sequence[str] | None = None
+    ) -> Encoded:
+        """What the student reads: training texts, `texts` beside them (augmented, and their
+        `pairs`), and for reviews the rated tweets, products and editorials too.
 
         A student learns from its teacher's answers alone, so text without labels is as good.
         """
         o, train = self.options, self.task.splits["train"]
-        if not (o.unlabelled and o.task in ("reviews", "review-ratings")):
-            return self.data["train"]
-        texts = train.texts + tasks.unlabelled_sentences()
-        data = encode(self.tokenizer, texts, None, None, self.max_length)
-        own = len(train)
-        fits = [i < own or n <= LONGEST_UNLABELLED for i, n in enumerate(data.lengths)]
-        short = [text for text, fit in zip(texts, fits) if fit]
-        self.tell(f"the student reads {len(short):,} texts, {len(train):,} of them of the task")
-        return encode(self.tokenizer, short, None, None, self.max_length)
+        read = [*train.texts, *texts]
+        read_pairs = None if train.pairs is None else [*train.pairs, *(pairs or ())]
+        own = len(read)
+        if o.unlabelled and o.task in ("reviews", "review-ratings"):
+            more = tasks.unlabelled_sentences()
+            lengths = encode(self.tokenizer, more, None, None, self.max_length).lengths
+            read += [text for text, n in zip(more, lengths) if n <= LONGEST_UNLABELLED]
+        if len(read) > len(train):
+            self.tell(
+                f"the student reads {len(read):,} texts: {len(train):,} of the task, "
+                f"{own - len(train):,} augmented, {len(read) - own:,} unlabelled"
+            )
+        return encode(self.tokenizer, read, read_pairs, None, self.max_length)
 
     # What they share --------------------------------------------------------------------------
 

@@ -298,19 +298,36 @@ class Numbers {
 
 // ---------------------------------------------------------------- scene
 
-/** A list of shapes that can be painted on a canvas or written as SVG: one drawing, two outputs. */
+/**
+ * A list of shapes that can be painted on a canvas or written as SVG: one drawing, two outputs.
+ * `down` moves what is added after it: a heading of several lines pushes the rest of its view.
+ */
 class Scene {
   constructor(width, theme) {
-    Object.assign(this, { width, height: 0, theme, items: [], hits: [] });
+    Object.assign(this, { width, height: 0, down: 0, theme, items: [], hits: [] });
   }
-  rect(x, y, w, height, o) { this.items.push({ kind: "rect", x, y, w, h: height, ...o }); }
-  line(points, o) { this.items.push({ kind: "line", points, ...o }); }
+  rect(x, y, w, height, o) { this.items.push({ kind: "rect", x, y: y + this.down, w, h: height, ...o }); }
+  line(points, o) { this.items.push({ kind: "line", points: points.map(([x, y]) => [x, y + this.down]), ...o }); }
   text(x, y, text, o = {}) {
-    this.items.push({ kind: "text", x, y, text, size: 12, fill: this.theme.fg, align: "left",
+    this.items.push({ kind: "text", x, y: y + this.down, text, size: 12, fill: this.theme.fg, align: "left",
       weight: 400, rotate: 0, ...o });
   }
-  image(x, y, w, height, bitmap) { this.items.push({ kind: "image", x, y, w, h: height, bitmap }); }
-  hit(x, y, w, height, o) { this.hits.push({ x, y, w, h: height, ...o }); }
+  image(x, y, w, height, bitmap) { this.items.push({ kind: "image", x, y: y + this.down, w, h: height, bitmap }); }
+  hit(x, y, w, height, o) { this.hits.push({ x, y: y + this.down, w, h: height, ...o }); }
+
+  /** Lines of text, broken between words at the picture's width; what follows moves down. */
+  paragraph(x, y, text, o = {}, lead = 17) {
+    const lines = [""];
+    for (const word of text.split(" ")) {
+      const longer = lines.at(-1) ? `${lines.at(-1)} ${word}` : word;
+      if (lines.at(-1) && x + widthOf(longer, o.size ?? 12, o.weight ?? 400) > this.width) lines.push(word);
+      else lines[lines.length - 1] = longer;
+    }
+    lines.forEach((line, i) => {
+      if (i) this.down += lead;
+      this.text(x, y, line, o);
+    });
+  }
 
   paint(context) {
     context.fillStyle = this.theme.bg;
@@ -439,8 +456,8 @@ function loudness(app, loss, top) {
 }
 
 function heading(app, title, detail) {
-  app.scene.text(0, 17, title, { size: 15, weight: 650 });
-  app.scene.text(0, 35, detail, { fill: app.theme.muted });
+  app.scene.paragraph(0, 17, title, { size: 15, weight: 650 }, 20);
+  app.scene.paragraph(0, 35, detail, { fill: app.theme.muted });
 }
 
 function colourBar(app, x, y, width, low, high, table, left, right) {
@@ -479,7 +496,7 @@ function drawHeads(app) {
   for (const { sl, losses } of rows) {
     scene.text(0, y + 16, `Student layer ${sl}`, { weight: 650, fill: theme.student });
     scene.text(0, y + 34, "learns from", { fill: theme.muted });
-    app.overlays.push({ layer: sl, x: 0, y: y + 41 });
+    app.overlays.push({ layer: sl, x: 0, y: y + 41 + scene.down });
     // Under the live selector, so that an exported picture names the layer too.
     scene.text(2, y + 57, `Teacher ${s.mapping[sl]}`, { weight: 650, fill: theme.teacher });
     scene.text(0, y + 86, `loss ${show(mean(losses))}`, { size: 13, weight: 650, fill: theme.loss });
@@ -778,7 +795,7 @@ function drawCell(app) {
     const left = 112, pitch = (scene.width - left - 8) / a.length, name = who === "teacher" ? "Teacher" : "Student";
     scene.text(0, y, `${name}: ${a.length} dimensions`, { weight: 650, fill: theme[who], size: 13 });
     if (who === "student" && s.step >= 0) {
-      scene.text(left, y + 30, "Snapshots keep scores, not queries and keys; move the slider to the end to see them.", { fill: theme.muted });
+      scene.paragraph(left, y + 30, "Snapshots keep scores, not queries and keys; move the slider to the end to see them.", { fill: theme.muted });
       y += 60;
       continue;
     }
@@ -797,7 +814,7 @@ function drawCell(app) {
     product.forEach((v, d) => scene.rect(left + d * pitch, Math.min(zero, zero - (v / far) * 38), pitch - 1, Math.max(0.5, (Math.abs(v) / far) * 38), { fill: v < 0 ? theme.quiet : theme[who] }));
     y += 172;
   }
-  scene.text(112, y - 14, `q and k: blue below zero, orange above. Bars: coloured above zero, grey below; one scale for both models (longest ${show(far)}).`, { fill: theme.muted, size: 11 });
+  scene.paragraph(112, y - 14, `q and k: blue below zero, orange above. Bars: coloured above zero, grey below; one scale for both models (longest ${show(far)}).`, { fill: theme.muted, size: 11 });
   scene.height = y;
   return {
     keys: "Up and down choose the query, left and right the key; Esc goes back.",
@@ -896,7 +913,7 @@ function drawTraining(app) {
     const gutter = 70, step = Math.max(30, Math.min(80, (scene.width - gutter) / n.student.heads)), small = step - 10;
     // One frame scale for the whole film: heads are seen growing quiet.
     const top = n.remember(`top ${s.special} ${s.matching} ${s.quantity} ${s.mapping}`, () => Math.max(...steps.flatMap((_, i) => layers.flatMap((m) => n.losses(m, { ...s, step: i })))));
-    scene.text(0, y, `All student heads, ${n.stepName(s.step)}: frame = loss, on one scale for all steps (thickest ${show(top)})`, { weight: 650, size: 13 });
+    scene.paragraph(0, y, `All student heads, ${n.stepName(s.step)}: frame = loss, on one scale for all steps (thickest ${show(top)})`, { weight: 650, size: 13 });
     y += 14;
     for (const m of layers) {
       scene.text(0, y + small / 2 + 4, `layer ${m}`, { fill: theme.student, weight: 650 });
@@ -967,10 +984,10 @@ function drawSimilarity(app) {
   colourBar(app, left, y, 180, -1, 1, RAMPS[app.themeName], "−1 opposite", "");
   scene.text(left + 180, y + 20, "1 same", { size: 10.5, fill: theme.muted, align: "right" });
   scene.text(left + 204, y + 9, "thick box: layers the mapping pairs", { size: 11, fill: theme.muted });
-  scene.text(left + 430, y + 9, `chosen: student ${pair.sl}·${pair.sh}, teacher ${pair.tl}·${pair.th}, similarity ${show(values[row * columns + column])}`, { size: 11.5, weight: 650 });
-  y += 58;
-  scene.text(0, y, "Hidden states: linear CKA of every student output with every teacher output", { weight: 650, size: 13 });
-  scene.text(0, y + 17, "Unbiased estimator, over the real tokens of this text, for the student as given. 0 is the embedding output; boxes: what the mapping pairs.", { fill: theme.muted });
+  scene.paragraph(left + 204, y + 26, `chosen: student ${pair.sl}·${pair.sh}, teacher ${pair.tl}·${pair.th}, similarity ${show(values[row * columns + column])}`, { size: 11.5, weight: 650 });
+  y += 64;
+  scene.paragraph(0, y, "Hidden states: linear CKA of every student output with every teacher output", { weight: 650, size: 13 });
+  scene.paragraph(0, y + 17, "Unbiased estimator, over the real tokens of this text, for the student as given. 0 is the embedding output; boxes: what the mapping pairs.", { fill: theme.muted });
   y += 46;
   const side = Math.min(64, (scene.width - left) / meta.cka[0].length);
   meta.cka[0].forEach((_, c) => scene.text(left + (c + 0.5) * side, y - 5, c ? `teacher ${c}` : "teacher 0", { align: "center", size: 11, fill: theme.teacher }));
@@ -1208,7 +1225,9 @@ class Explorer {
     this.pair = { sl: s.layer, sh: s.head, tl: s.teacher_layer || tl, th: s.teacher_head || th };
     this.scene = new Scene(Math.max(620, Math.min(1240, this.stage.clientWidth || 900)), this.theme);
     this.overlays = [];
-    return VIEWS[s.view].draw(this);
+    const shown = VIEWS[s.view].draw(this);
+    this.scene.height += this.scene.down;
+    return shown;
   }
 
   draw() {

@@ -61,10 +61,10 @@ class Explorer(anywidget.AnyWidget):
     """Teacher and student attention of one text, side by side; made by `explore`.
 
     Every control is a trait, so a notebook can set it: `view`, `quantity` ("scores" or
-    "probabilities"), `special`, `padding`, `unused`, `frame` ("loss" or "share"), `display` ("map" or "lines"), `matching`
-    ("index" or "similarity"), `mapping` (M + 1 teacher outputs), `layer` and `head` (from 1),
-    `teacher_layer` and `teacher_head` (0: as mapped and matched), `query` and `key` (from 0),
-    `step` (index of a snapshot, -1: the student as given).
+    "probabilities"), `special`, `padding`, `unused`, `frame` ("loss" or "share"), `display` ("map"
+    or "lines"), `matching` ("index" or "similarity"), `mapping` (M + 1 teacher outputs), `layer`
+    and `head` (from 1), `teacher_layer` and `teacher_head` (0: as mapped and matched), `query` and
+    `key` (from 0), `step` (index of a snapshot, -1: the student as given).
     """
 
     _esm = HERE / "explorer.js"
@@ -174,6 +174,23 @@ class Explorer(anywidget.AnyWidget):
                 f"The teacher has {t} heads and the student {s}, so heads cannot be matched by "
                 'number; use matching="similarity".'
             )
+        return proposal["value"]
+
+    @traitlets.validate(*("layer", "head", "teacher_layer", "teacher_head", "query", "key", "step"))
+    def _check_place(self, proposal: dict) -> int:
+        seen, name = self.comparison, proposal["trait"].name
+        token = 0, len(seen.tokens) - 1
+        low, high = {
+            "layer": (1, seen.student.layers),
+            "head": (1, seen.student.heads),
+            "teacher_layer": (0, seen.teacher.layers),
+            "teacher_head": (0, seen.teacher.heads),
+            "query": token,
+            "key": token,
+            "step": (-1, len(seen.snapshots) - 1),
+        }[name]
+        if not low <= proposal["value"] <= high:
+            raise UserError(f"{name}={proposal['value']} is not there; take {low} to {high}.")
         return proposal["value"]
 
     # ---- numbers
@@ -382,8 +399,13 @@ def explore(
         teacher, own = _load(teacher)
         tokenizer = tokenizer or own
     if isinstance(student, (str, Path)):
-        student, own = _load(student)
+        name, (student, own) = student, _load(student)
         tokenizer = tokenizer or own
+        if own.get_vocab() != tokenizer.get_vocab():
+            raise UserError(
+                f"The tokenizer of {name} has another vocabulary than the teacher's; attention maps "
+                "can be compared only where both models read the same tokens."
+            )
     if tokenizer is None:
         raise UserError("explore() needs a tokenizer beside the models; pass the teacher's.")
     return Explorer(
