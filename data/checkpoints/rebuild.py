@@ -1,0 +1,45 @@
+"""Make the shipped checkpoints again, each from nothing: `make checkpoints NAME=reviews-lite`.
+
+    python data/checkpoints/rebuild.py [NAME …]     all of them, in the order they need each other
+
+Runs go to runs/checkpoints/NAME and continue when interrupted. What comes out takes the place of
+what was shipped, with a new card.
+"""
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from tinybert_lite import checkpoints, masked_lm
+
+RUNS = Path("runs") / "checkpoints"
+COMMANDS = {
+    "reviews-teacher": "finetune --task reviews --finetune-epochs 3",
+    "reviews-lite": "distill --task reviews --teacher reviews-teacher --student lite",
+}
+MASKED_LM = {"steps": 1500, "batch": 16, "rate": 1.5e-3, "save_every": 50}
+
+
+def rebuild(name: str) -> Path:
+    """Train one checkpoint, and ship it; the folder it went to."""
+    out = RUNS / name
+    if name == "masked-lm":
+        facts = masked_lm.train_masked_lm(masked_lm.default_text(), out, **MASKED_LM)
+        return checkpoints.ship_masked_lm(out, facts, MASKED_LM)
+    command = f"{COMMANDS[name]} --out {out.as_posix()}"
+    subprocess.run([sys.executable, "-m", "tinybert_lite", *shlex.split(command)], check=True)
+    return checkpoints.ship(out, name, f"python -m tinybert_lite {command}")
+
+
+def main(names: list[str]) -> None:
+    known = ["masked-lm", *COMMANDS]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        sys.exit(f"error: there is no checkpoint {unknown[0]!r}; take {', '.join(known)}.")
+    for name in names or known:
+        print(f"{name}: {rebuild(name)}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
