@@ -15,17 +15,22 @@ from .hidden_states import (
     check_pairs,
     check_teacher_hidden,
 )
+from .the_teacher import check_flops, check_head_scores, check_previous_head, check_sizes
 
 __all__ = [
     "Result",
     "check_after_softmax",
     "check_attention_loss",
     "check_floor",
+    "check_flops",
     "check_gram_loss",
+    "check_head_scores",
     "check_hidden_loss",
     "check_mapping",
     "check_mask_repair",
     "check_pairs",
     "check_prediction",
+    "check_previous_head",
+    "check_sizes",
     "check_teacher_hidden",
 ]
