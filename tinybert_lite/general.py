@@ -12,9 +12,11 @@ from . import UserError, corpus, distill
 from .batches import encode
 from .card import write_general
 from .evaluate import environment
+from .fitting import max_tokens
+from .folders import folder_for, save_model
 from .mapping import layer_mapping
 from .models import PRESETS, Projection, build_student, load_encoder, parameters, warm_start
-from .recipe import Manner, folder_for, max_tokens, save_model
+from .options import Manner
 from .training import Settings, write_json
 
 

@@ -1,23 +1,19 @@
 """From a task and a teacher to a folder with a student in it: the phases in order, resumable."""
 
 import dataclasses
-import json
-import math
-import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from filelock import FileLock, Timeout
 from torch import nn
 from transformers import PreTrainedModel
 
-from . import UserError, __version__, checkpoints, distill, evaluate, tasks
+from . import UserError, checkpoints, distill, evaluate, tasks
 from .batches import Encoded, encode
+from .fitting import max_tokens, needs_number, reorder_classes, start_from
+from .folders import folder_for, read_json, save_model
 from .mapping import layer_mapping
 from .models import (
     PRESETS,
@@ -27,134 +23,17 @@ from .models import (
     flops,
     load_classifier,
     load_config,
-    load_encoder,
     load_tokenizer,
     parameters,
-    student_config,
     warm_start,
 )
+from .options import Manner, Options, check, check_fit, load_task
 from .training import History, Settings, load_tensors, save_tensors, write_json, write_text
 
 GIB = 2**30
 # What an unnamed number of epochs comes to: enough for reviews, many passes over a small file.
 ENOUGH_STEPS = {"finetune": 450, "intermediate": 1700, "prediction": 1100}
 LONGEST_UNLABELLED = 40  # tokens; what is longer is unlike a review sentence, and slow
-
-
-@dataclass
-class Options:
-    """Everything a run depends on; two runs with equal options give equal weights on a CPU."""
-
-    task: str | None = None
-    train: str | None = None
-    test: str | None = None
-    text: str | None = None
-    text_pair: str | None = None
-    label: str | None = None
-    regression: bool = False
-    teacher: str = "minilm"
-    student: str = "lite"
-    start: str | None = None
-    mapping: str | list[int] = "uniform"
-    projection: str = "paper"
-    general: str | None = None
-    unlabelled: bool = True
-    augment: int = 0
-    masked_lm: str = "minilm"
-    temperature: float = 1.0
-    seed: int = 0
-    max_length: int = 128
-    batch_size: int = 32
-    adapter: int = 16
-    finetune_epochs: float | None = None
-    finetune_rate: float | None = None
-    intermediate_epochs: float | None = None
-    intermediate_rate: float = 1e-3
-    prediction_epochs: float | None = None
-    prediction_rate: float = 3e-4
-
-
-@dataclass
-class Manner:
-    """How a run is carried out: may differ from a command to its continuation."""
-
-    cpu: bool = False
-    progress: bool = True
-    save_seconds: float = 60.0
-    keep_gib: float = 4.0
-
-
-def load_task(options: Options) -> tasks.Task:
-    """The task the options name: a known one, or the user's own files."""
-    if (options.task is None) == (options.train is None):
-        raise UserError(
-            "Name either a task (--task reviews) or your own file (--train a.csv --text COLUMN "
-            "--label COLUMN)."
-        )
-    if options.task is not None:
-        own = {"--test": options.test, "--text": options.text, "--label": options.label}
-        own |= {"--text-pair": options.text_pair, "--regression": options.regression}
-        odd = [name for name, value in own.items() if value]
-        if odd:
-            raise UserError(f"{', '.join(odd)} belongs to --train, not to --task {options.task}.")
-        return tasks.load_task(options.task)
-    if options.text is None or options.label is None:
-        raise UserError("--train also needs --text COLUMN and --label COLUMN.")
-    return tasks.load_files(
-        options.train,
-        options.test,
-        text=options.text,
-        label=options.label,
-        text_pair=options.text_pair,
-        regression=options.regression,
-    )
-
-
-def check(options: Options, manner: Manner | None = None) -> None:
-    """Refuse options that cannot work before anything is loaded. Raises UserError."""
-    for name in ("keep_gib", "save_seconds"):
-        value = getattr(manner or Manner(), name)
-        if not 0 <= value < math.inf:
-            raise UserError(f"--{name.replace('_', '-')} must be 0 or more, not {value:g}.")
-    if not 0 <= options.seed < 2**32:
-        raise UserError(f"--seed must lie between 0 and {2**32 - 1:,}, not {options.seed}.")
-    if options.student not in PRESETS:
-        raise UserError(f"There is no student {options.student!r}; take {', '.join(PRESETS)}.")
-    if options.start not in (None, "random", "warm"):
-        raise UserError(f"There is no start {options.start!r}; take random or warm.")
-    if options.projection not in ("paper", "shared"):
-        raise UserError(f"There is no projection {options.projection!r}; take paper or shared.")
-    if options.general and not Path(options.general).is_dir():
-        raise UserError(
-            f"There is no folder {options.general}; --general takes the model folder of a general "
-            "student, as general writes it."
-        )
-    if options.start == "warm" and options.general:
-        raise UserError("--start warm and --general exclude each other: a student starts once.")
-    if not 0 < options.temperature < math.inf:
-        raise UserError(f"--temperature must be a number above 0, not {options.temperature:g}.")
-    for name, least in (("batch_size", 1), ("max_length", 8)):
-        if getattr(options, name) < least:
-            raise UserError(
-                f"--{name.replace('_', '-')} must be {least} or more, not {getattr(options, name)}."
-            )
-    if options.adapter < 0:
-        raise UserError(f"--adapter is a rank, 0 for none, not {options.adapter}.")
-    if options.augment < 0:
-        raise UserError(f"--augment is the number of variants a sentence, not {options.augment}.")
-    for phase in ("finetune", "intermediate", "prediction"):
-        epochs, rate = getattr(options, f"{phase}_epochs"), getattr(options, f"{phase}_rate")
-        if epochs is not None and not 0 <= epochs <= 10_000:
-            raise UserError(f"--{phase}-epochs must lie between 0 and 10,000, not {epochs:g}.")
-        if rate is not None and not 0 < rate < 1:
-            raise UserError(f"--{phase}-rate must lie between 0 and 1, not {rate:g}.")
-
-
-def check_fit(options: Options) -> None:
-    """Refuse a student that does not fit its teacher, before hours of fine-tuning it."""
-    teacher = load_config(options.teacher)
-    student = student_config(teacher, options.student)
-    layer_mapping(teacher.num_hidden_layers, student.num_hidden_layers, options.mapping)
 
 
 PHASES = ("finetune", "augment", "intermediate", "prediction")
@@ -184,74 +63,6 @@ def run(
         for phase in phases:
             getattr(workshop, phase)()
         return workshop.report(phases)
-
-
-@contextmanager
-def folder_for(out: Path, settings: dict, phases: tuple[str, ...]):
-    """Make the output folder ours: refuse one that is in use or holds another run."""
-    there = out.exists()
-    if there and not out.is_dir():
-        raise UserError(f"{out} is a file; --out needs a folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(
-            f"Another run is writing into {out}; wait for it, or take another --out."
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"Nothing can be written into {out} ({error.strerror}); take another --out."
-        ) from error
-    fresh = False
-    try:
-        config = {"version": __version__, "phases": list(phases), **settings}
-        config = json.loads(json.dumps(config))
-        file = out / "config.json"
-        if file.is_file():
-            before = read_json(file, "take another --out")
-            if "phases" not in before:
-                raise UserError(f"{out} holds something else than a run; take another --out.")
-            differing = [k for k in config | before if config.get(k) != before.get(k)]
-            if differing:
-                raise UserError(
-                    f"{out} holds a run with other settings ({', '.join(sorted(differing))}); "
-                    "take another --out, or give that run's command again."
-                )
-        elif any(p.name != ".lock" for p in out.iterdir()):
-            raise UserError(f"{out} is not empty and no run of this program; take another --out.")
-        else:
-            fresh = True
-            write_json(file, config)
-        yield
-    except BaseException:
-        # A run that ends before its first result leaves nothing that the next command trips over.
-        state = out / "state"
-        made = (out / "phases.json").exists() or (state.is_dir() and any(state.iterdir()))
-        if fresh and not made:
-            file.unlink(missing_ok=True)
-            with suppress(OSError):
-                state.rmdir()
-        raise
-    finally:
-        with suppress(OSError):  # Windows keeps a file that is open
-            (out / ".lock").unlink()  # before it is released, or it may be another's
-        lock.release()
-        if not there:
-            with suppress(OSError):  # it is not empty unless nothing was made
-                out.rmdir()
-
-
-def read_json(file: Path, mend: str) -> dict:
-    """A JSON object that this program wrote. Raises UserError, with what to do, if it is broken."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if isinstance(content, dict):
-            return content
-    except ValueError:
-        pass
-    raise UserError(f"{file} is broken; {mend}.")
 
 
 class Workshop:
@@ -547,89 +358,8 @@ class Workshop:
         return metrics
 
 
-def max_tokens(wanted: int, config, tokenizer) -> int:
-    """Tokens a text may have: the wanted number, or fewer where the model knows fewer positions."""
-    return min(wanted, config.max_position_embeddings, tokenizer.model_max_length)
-
-
-def save_model(
-    model: PreTrainedModel, tokenizer, folder: Path, projection: Projection | None = None
-) -> None:
-    """Write a folder that plain transformers loads, made beside and moved into place.
-
-    Raises UserError when it cannot be written.
-    """
-    beside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
-    try:
-        model.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
-        if projection is not None:
-            save_tensors(projection.state_dict(), beside / "projection.safetensors", {})
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.replace(folder)
-    except UserError:
-        raise
-    except Exception as error:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise UserError(
-            f"The model could not be written into {folder} ({error}); free some space and give "
-            "the same command again."
-        ) from error
-
-
 def _ratio(part: float | None, whole: float) -> float | None:
     return None if part is None or whole == 0 else part / whole
-
-
-def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> list[str]:
-    """Put a classifier's classes into the task's order, matched by name, in place.
-
-    Returns the names they had. Raises UserError when their names do not match.
-    """
-    own = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
-    order = tasks.align_labels(label_names, own)
-    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
-    with torch.no_grad():
-        last.weight.copy_(last.weight[order].clone())
-        if last.bias is not None:
-            last.bias.copy_(last.bias[order].clone())
-    model.config.id2label = dict(enumerate(label_names))
-    model.config.label2id = {name: i for i, name in enumerate(label_names)}
-    return own
-
-
-def needs_number(model: PreTrainedModel, name: str) -> None:
-    """Refuse a classifier for a regression task. Raises UserError."""
-    if model.config.num_labels != 1:
-        raise UserError(
-            f"{name} answers with {model.config.num_labels} classes and the task asks for a number; "
-            "fine-tune a teacher for it (run, finetune)."
-        )
-
-
-def start_from(student: PreTrainedModel, projection: Projection, folder: str) -> None:
-    """Take a generally distilled student's encoder (and its projection, if there is one)."""
-    encoder, _ = load_encoder(folder)
-    ours, theirs = student.base_model.state_dict(), encoder.state_dict()
-    misfits = [k for k in ours if k not in theirs or ours[k].shape != theirs[k].shape]
-    misfits += [k for k in theirs if k not in ours]
-    misfits = [k for k in misfits if not k.startswith("pooler.")]
-    if misfits:
-        raise UserError(
-            f"The general student in {folder} is not of this preset "
-            f"({misfits[0]} differs); take its preset with --student."
-        )
-    student.base_model.load_state_dict(theirs, strict=False)
-    file = Path(folder) / "projection.safetensors"
-    if file.is_file():
-        try:
-            projection.load_state_dict(load_tensors(file)[0])
-        except RuntimeError as error:
-            raise UserError(
-                f"The projection in {folder} is of another teacher, or of the other --projection; "
-                "take those it was made with."
-            ) from error
 
 
 def evaluate_model(options: Options, model: str, split: str = "test") -> dict[str, float]:

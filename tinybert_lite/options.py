@@ -1,0 +1,125 @@
+"""What a run depends on, said once, and refused early where it cannot work."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import UserError, tasks
+from .mapping import layer_mapping
+from .models import PRESETS, load_config, student_config
+
+
+@dataclass
+class Options:
+    """Everything a run depends on; two runs with equal options give equal weights on a CPU."""
+
+    task: str | None = None
+    train: str | None = None
+    test: str | None = None
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    regression: bool = False
+    teacher: str = "minilm"
+    student: str = "lite"
+    start: str | None = None
+    mapping: str | list[int] = "uniform"
+    projection: str = "paper"
+    general: str | None = None
+    unlabelled: bool = True
+    augment: int = 0
+    masked_lm: str = "minilm"
+    temperature: float = 1.0
+    seed: int = 0
+    max_length: int = 128
+    batch_size: int = 32
+    adapter: int = 16
+    finetune_epochs: float | None = None
+    finetune_rate: float | None = None
+    intermediate_epochs: float | None = None
+    intermediate_rate: float = 1e-3
+    prediction_epochs: float | None = None
+    prediction_rate: float = 3e-4
+
+
+@dataclass
+class Manner:
+    """How a run is carried out: may differ from a command to its continuation."""
+
+    cpu: bool = False
+    progress: bool = True
+    save_seconds: float = 60.0
+    keep_gib: float = 4.0
+
+
+def load_task(options: Options) -> tasks.Task:
+    """The task the options name: a known one, or the user's own files."""
+    if (options.task is None) == (options.train is None):
+        raise UserError(
+            "Name either a task (--task reviews) or your own file (--train a.csv --text COLUMN "
+            "--label COLUMN)."
+        )
+    if options.task is not None:
+        own = {"--test": options.test, "--text": options.text, "--label": options.label}
+        own |= {"--text-pair": options.text_pair, "--regression": options.regression}
+        odd = [name for name, value in own.items() if value]
+        if odd:
+            raise UserError(f"{', '.join(odd)} belongs to --train, not to --task {options.task}.")
+        return tasks.load_task(options.task)
+    if options.text is None or options.label is None:
+        raise UserError("--train also needs --text COLUMN and --label COLUMN.")
+    return tasks.load_files(
+        options.train,
+        options.test,
+        text=options.text,
+        label=options.label,
+        text_pair=options.text_pair,
+        regression=options.regression,
+    )
+
+
+def check(options: Options, manner: Manner | None = None) -> None:
+    """Refuse options that cannot work before anything is loaded. Raises UserError."""
+    for name in ("keep_gib", "save_seconds"):
+        value = getattr(manner or Manner(), name)
+        if not 0 <= value < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} must be 0 or more, not {value:g}.")
+    if not 0 <= options.seed < 2**32:
+        raise UserError(f"--seed must lie between 0 and {2**32 - 1:,}, not {options.seed}.")
+    if options.student not in PRESETS:
+        raise UserError(f"There is no student {options.student!r}; take {', '.join(PRESETS)}.")
+    if options.start not in (None, "random", "warm"):
+        raise UserError(f"There is no start {options.start!r}; take random or warm.")
+    if options.projection not in ("paper", "shared"):
+        raise UserError(f"There is no projection {options.projection!r}; take paper or shared.")
+    if options.general and not Path(options.general).is_dir():
+        raise UserError(
+            f"There is no folder {options.general}; --general takes the model folder of a general "
+            "student, as general writes it."
+        )
+    if options.start == "warm" and options.general:
+        raise UserError("--start warm and --general exclude each other: a student starts once.")
+    if not 0 < options.temperature < math.inf:
+        raise UserError(f"--temperature must be a number above 0, not {options.temperature:g}.")
+    for name, least in (("batch_size", 1), ("max_length", 8)):
+        if getattr(options, name) < least:
+            raise UserError(
+                f"--{name.replace('_', '-')} must be {least} or more, not {getattr(options, name)}."
+            )
+    if options.adapter < 0:
+        raise UserError(f"--adapter is a rank, 0 for none, not {options.adapter}.")
+    if options.augment < 0:
+        raise UserError(f"--augment is the number of variants a sentence, not {options.augment}.")
+    for phase in ("finetune", "intermediate", "prediction"):
+        epochs, rate = getattr(options, f"{phase}_epochs"), getattr(options, f"{phase}_rate")
+        if epochs is not None and not 0 <= epochs <= 10_000:
+            raise UserError(f"--{phase}-epochs must lie between 0 and 10,000, not {epochs:g}.")
+        if rate is not None and not 0 < rate < 1:
+            raise UserError(f"--{phase}-rate must lie between 0 and 1, not {rate:g}.")
+
+
+def check_fit(options: Options) -> None:
+    """Refuse a student that does not fit its teacher, before hours of fine-tuning it."""
+    teacher = load_config(options.teacher)
+    student = student_config(teacher, options.student)
+    layer_mapping(teacher.num_hidden_layers, student.num_hidden_layers, options.mapping)
