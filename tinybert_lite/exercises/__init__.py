@@ -15,6 +15,13 @@ from .hidden_states import (
     check_pairs,
     check_teacher_hidden,
 )
+from .soft_labels import (
+    check_hard_and_soft,
+    check_regression_target,
+    check_shuffled,
+    check_soft_cross_entropy,
+    check_temperature_repair,
+)
 from .the_teacher import check_flops, check_head_scores, check_previous_head, check_sizes
 
 __all__ = [
@@ -24,6 +31,7 @@ __all__ = [
     "check_floor",
     "check_flops",
     "check_gram_loss",
+    "check_hard_and_soft",
     "check_head_scores",
     "check_hidden_loss",
     "check_mapping",
@@ -31,6 +39,10 @@ __all__ = [
     "check_pairs",
     "check_prediction",
     "check_previous_head",
+    "check_regression_target",
+    "check_shuffled",
     "check_sizes",
+    "check_soft_cross_entropy",
     "check_teacher_hidden",
+    "check_temperature_repair",
 ]
