@@ -484,6 +484,7 @@ function drawHeads(app) {
     `Number and frame: ${s.frame === "loss" ? "attention loss, eq. 7," : "loss ÷ variance of the teacher's scores,"} over ${countedName(s)}.`);
   const gutter = 132, most = Math.max(sHeads, s.unused ? n.teacher.heads : 0);
   const pitch = Math.max(44, Math.min(96, (scene.width - gutter) / most)), size = pitch - 11;
+  scene.width = Math.max(scene.width, Math.ceil(gutter + most * pitch)); // many heads: the view scrolls
   const rows = range(n.student.layers, 1).map((sl) => ({ sl, losses: n.losses(sl, s) }));
   const values = rows.map(({ sl, losses }) => losses.map((_, i) => framed(app, sl, i + 1)));
   // Shares have a scale of their own: 100 % is a student that learned nothing but a mean.
@@ -519,7 +520,7 @@ function drawHeads(app) {
         pick: () => ({ layer: sl, head: i + 1, teacher_layer: 0, teacher_head: 0 }), open: { view: "pair" },
       });
     });
-    y += 2 * size + 40;
+    y += Math.max(2 * size + 40, 116);
   }
   if (s.unused) {
     for (const tl of range(n.teacher.layers, 1).filter((k) => !s.mapping.slice(1).includes(k))) {
@@ -541,7 +542,7 @@ function drawHeads(app) {
     scene.rect(x, y + 3, 15, 15, { ...loudness(app, part, 1), round: 2 });
     scene.text(x + 22, y + 15, frameText(app, part * top), { fill: theme.muted, size: 11 });
   });
-  scene.text(gutter + 388, y + 14, "map: dark = low, bright = high", { fill: theme.muted, size: 11 });
+  scene.paragraph(gutter + 388, y + 14, "map: dark = low, bright = high", { fill: theme.muted, size: 11 });
   scene.height = y + 26;
 
   const flat = rows.flatMap(({ sl, losses }) => losses.map((loss, i) => ({ sl, sh: i + 1, loss })));
@@ -634,7 +635,7 @@ function drawMaps(app) {
   const [dx, dy] = panel(2, "Student − teacher", theme.fg, difference, -far, far, RAMPS[app.themeName]);
   colourBar(app, dx, dy, Math.min(size, 240), -far, far, RAMPS[app.themeName], `${show(-far)} teacher higher`, `student higher ${show(far)}`);
   scene.height = dy + 30;
-  if (wide) drawBars(app, label, dy + 66, scene.width - label - 24, 110);
+  if (wide) drawBars(app, label, dy + 72, scene.width - label - 24, 110);
   else {
     const [x, y] = place(3);
     drawBars(app, x, y, size, Math.max(110, size - 80), cell);
@@ -685,9 +686,11 @@ function drawBars(app, x, y, width, height, cell = null) {
   const pitch = cell ?? Math.min(46, width / seen.length), every = Math.ceil(10 / pitch);
   const [low, high] = extent([seen.flatMap((j) => [a[row + j], b[row + j], 0])]);
   const scale = height / (high - low || 1), zero = y + high * scale;
-  const title = `Where “${n.meta.tokens[at.query]}” looks`;
-  scene.text(x, y - 16, title, { weight: 650, size: 13 });
-  let legend = x + widthOf(title, 13, 650) + 18;
+  const title = `Where “${short(n.meta.tokens[at.query])}” looks`, full = pitch * seen.length;
+  const chosenKey = `“${short(n.meta.tokens[at.key], 10)}”  ${show(b[row + at.key])} → ${show(a[row + at.key])}`;
+  const taken = widthOf(title, 13, 650) + 18, crowded = taken + 160 + widthOf(chosenKey, 11.5) > full;
+  scene.text(x, y - (crowded ? 35 : 16), title, { weight: 650, size: 13 });
+  let legend = x + (crowded ? 0 : taken);
   for (const who of ["teacher", "student"]) {
     scene.rect(legend, y - 25, 10, 10, { fill: theme[who], round: 2 });
     scene.text(legend + 15, y - 16, who, { fill: theme.muted });
@@ -707,9 +710,7 @@ function drawBars(app, x, y, width, height, cell = null) {
       scene.text(left + pitch / 2 + 4, y + height + 13, short(n.meta.tokens[j], 12), { rotate: -60, align: "right", size: clamp(pitch * 0.92, 8.5, 11.5), weight: chosen ? 750 : 400, fill: chosen ? theme.fg : theme.muted });
     }
   });
-  const key = at.key * 1;
-  scene.text(x + pitch * seen.length, y - 16, `“${short(n.meta.tokens[key], 10)}”  ${show(b[row + key])} → ${show(a[row + key])}`,
-    { align: "right", size: 11.5, fill: theme.fg });
+  scene.text(x + full, y - 16, chosenKey, { align: "right", size: 11.5, fill: theme.fg });
   scene.hit(x, y, pitch * seen.length, height, { move: (px) => ({ query: at.query, key: seen[clamp(Math.floor(px / pitch), 0, seen.length - 1)] }), open: { view: "cell" } });
   scene.height = Math.max(scene.height, y + height + 70);
 }
@@ -767,24 +768,20 @@ function drawCell(app) {
     `score = q·k / √d_k: the products of each dimension, added up. Student ${sl}·${sh} beside teacher ${tl}·${th}` +
     `${n.snapshots.maps ? `, ${n.stepName(s.step)}` : ""}.`);
   const third = scene.width / 3, rank = (f) => (f.rank === null ? "padding: masked out" : `rank ${f.rank} of ${n.real} keys`);
-  [[t, "Teacher"], [u, "Student"]].forEach(([f, name], i) => {
-    const x = i * third;
-    scene.rect(x + 1, 52, third - 14, 92, { fill: theme.panel, round: 6 });
-    scene.rect(x + 1, 52, 4, 92, { fill: theme[f.who] });
-    scene.text(x + 18, 74, `${name} · layer ${f.layer} · head ${f.head}`, { weight: 650, fill: theme[f.who], size: 13 });
-    scene.text(x + 18, 112, show(f.score), { size: 30, weight: 700 });
-    scene.text(x + 18, 132, "score", { fill: theme.muted });
-    scene.text(x + third * 0.5, 112, Number.isNaN(f.p) ? "–" : percent(f.p), { size: 22, weight: 600 });
-    scene.text(x + third * 0.5, 132, rank(f), { fill: theme.muted });
-  });
-  const x = 2 * third;
-  scene.rect(x + 1, 52, third - 2, 92, { fill: theme.panel, round: 6 });
-  scene.rect(x + 1, 52, 4, 92, { fill: theme.loss });
-  scene.text(x + 18, 74, "Difference: student − teacher", { weight: 650, fill: theme.loss, size: 13 });
-  scene.text(x + 18, 112, show(difference), { size: 30, weight: 700 });
-  scene.text(x + 18, 132, `squared ${show(difference ** 2)}`, { fill: theme.muted });
-  scene.text(x + third * 0.5, 112, loss > 0 ? percent(part / loss) : "–", { size: 22, weight: 600 });
-  scene.text(x + third * 0.5, 132, inLoss ? `of the head's loss ${show(loss)}` : "not in the loss", { fill: theme.muted });
+  const card = (i, title, fill, number, under, second, underSecond) => {
+    const x = i * third, beside = x + Math.max(0.48 * third, 34 + widthOf(number, 28, 700));
+    scene.rect(x + 1, 52, third - (i < 2 ? 14 : 2), 92, { fill: theme.panel, round: 6 });
+    scene.rect(x + 1, 52, 4, 92, { fill });
+    scene.text(x + 18, 74, title, { weight: 650, fill, size: 13 });
+    scene.text(x + 18, 112, number, { size: 28, weight: 700 });
+    scene.text(x + 18, 132, under, { fill: theme.muted });
+    scene.text(beside, 112, second, { size: 20, weight: 600 });
+    scene.text(beside, 132, underSecond, { fill: theme.muted });
+  };
+  [[t, "Teacher"], [u, "Student"]].forEach(([f, name], i) => card(i, `${name} · layer ${f.layer} · head ${f.head}`,
+    theme[f.who], show(f.score), "score", Number.isNaN(f.p) ? "–" : percent(f.p), rank(f)));
+  card(2, "Student − teacher", theme.loss, show(difference), `squared ${show(difference ** 2)}`,
+    loss > 0 ? percent(part / loss) : "–", inLoss ? "of the loss" : "not in the loss");
   let y = 186;
   const products = [["teacher", tl, th, t], ["student", sl, sh, u]].map(([who, layer, head, f]) => {
     const a = n.vector(who, "q", layer, head, at.query), b = n.vector(who, "k", layer, head, at.key);
@@ -1223,7 +1220,7 @@ class Explorer {
     this.at = { query: nearest(s.query), key: nearest(s.key), ...this.hover };
     const [tl, th] = n.partner(s.layer, s.head, s);
     this.pair = { sl: s.layer, sh: s.head, tl: s.teacher_layer || tl, th: s.teacher_head || th };
-    this.scene = new Scene(Math.max(620, Math.min(1240, this.stage.clientWidth || 900)), this.theme);
+    this.scene = new Scene(Math.max(560, Math.min(1240, this.stage.clientWidth - 6 || 900)), this.theme);
     this.overlays = [];
     const shown = VIEWS[s.view].draw(this);
     this.scene.height += this.scene.down;
