@@ -17,6 +17,7 @@ COMMANDS = {
     "general": "stage 1: distil a general student from a pre-trained teacher, on any text",
     "distill": "distil a student from a fine-tuned teacher",
     "evaluate": "score a model folder on a task",
+    "export": "write a classifier as ONNX, float32 and int8, and compare its answers with torch's",
 }
 EXAMPLES = {
     "check": "python -m tinybert_lite check",
@@ -30,6 +31,8 @@ EXAMPLES = {
     "distill": "python -m tinybert_lite distill --task reviews --teacher runs/teacher/teacher "
     "--student nano --out runs/nano",
     "evaluate": "python -m tinybert_lite evaluate --task reviews --model runs/reviews/model",
+    "export": "python -m tinybert_lite export runs/reviews/model --task reviews --out runs/onnx\n"
+    "  python -m tinybert_lite export reviews-lite --out runs/onnx",
 }
 
 
@@ -128,7 +131,7 @@ def build_parser() -> argparse.ArgumentParser:
         )
         made[name].add_argument("--debug", action="store_true", help="show the traceback of errors")
     made["fetch"].add_argument("assets", nargs="*", help="teacher, glove, reviews, text (all)")
-    for name in ("run", "finetune", "distill", "evaluate", "augment"):
+    for name in ("run", "finetune", "distill", "evaluate", "augment", "export"):
         add_task(made[name])
     for name in ("run", "finetune", "distill"):
         add_training(made[name], name)
@@ -138,6 +141,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--model", required=True, metavar="FOLDER", help="a classifier")
     evaluate.add_argument("--split", default="test", help="train, dev or test (test)")
     evaluate.add_argument("--cpu", action="store_true", help="do not use a GPU")
+    export = made["export"]
+    export.add_argument("model", metavar="FOLDER", help="a classifier, or a shipped one's name")
+    export.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
     return parser
 
 
@@ -355,6 +361,22 @@ def evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def export(options: argparse.Namespace) -> int:
+    from . import export
+    from . import options as settings
+
+    quiet_libraries()
+    given = fields_of(settings.Options, options)
+    settings.check(given)
+    asked = given.task or given.train or given.test or given.text or given.label
+    task = settings.load_task(given) if asked else None
+    facts = export.export(options.model, options.out, task, options.max_length, print)
+    for line in exported(facts):
+        print(line)
+    print(f"everything is in {options.out}; start with README.md there")
+    return 0
+
+
 HANDLERS = {
     "check": check,
     "fetch": fetch,
@@ -364,6 +386,7 @@ HANDLERS = {
     "general": general,
     "distill": distill,
     "evaluate": evaluate,
+    "export": export,
 }
 
 
@@ -391,6 +414,18 @@ def summary(metrics: dict) -> list[str]:
             f"test texts, {m['size_ratio']:.1f} × smaller, {m['speedup']:.1f} × faster "
             f"(majority {m['majority']:.4f})",
         ]
+    return lines
+
+
+def exported(facts: dict) -> list[str]:
+    """One line for torch and each exported file: size, time, and score where a task was named."""
+    lines, test = [], facts.get("test", {})
+    for key, name in {"torch": "torch", "onnx": "float32", "int8": "int8"}.items():
+        size = facts["bytes"].get(key, 4 * facts["parameters"])
+        line = f"{name}: {size / 1e6:.1f} MB, {facts['latency_ms'][key]:.2f} ms a text of "
+        line += f"{facts['latency_ms']['tokens']} tokens"
+        scores = "".join(f", {k} {v:.4f}" for k, v in test.get(key, {}).items())
+        lines.append(line + scores.replace("_", " "))
     return lines
 
 
