@@ -309,6 +309,31 @@ def test_a_mapping_edited_in_the_page_must_fit(explorer):
         explorer.mapping = [0, 7, 1, 1]
 
 
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ({"layer": 4}, "layer=4 is not there; take 1 to 3"),
+        ({"head": 0}, "head=0 is not there; take 1 to 12"),
+        ({"teacher_layer": 7}, "take 0 to 6"),
+        ({"query": 99}, "query=99 is not there"),
+        ({"step": 0}, "step=0 is not there; take -1 to -1"),
+    ],
+)
+def test_a_place_that_does_not_exist_is_refused(models, tokenizer, explorer, place, says):
+    with pytest.raises(UserError, match=says):
+        explore(models[0], models[1], tokenizer, TEXT, **place)
+    with pytest.raises(UserError, match=says):
+        explorer.set_trait(*next(iter(place.items())))
+
+
+def test_a_student_with_words_of_its_own_is_refused(folders, tmp_path):
+    other = toy_teacher(tmp_path / "other", layers=3)
+    words = (other / "tokenizer.json").read_text(encoding="utf-8").replace('"film"', '"opera"')
+    (other / "tokenizer.json").write_text(words, encoding="utf-8")
+    with pytest.raises(UserError, match="another vocabulary than the teacher's"):
+        explore(str(folders[0]), str(other), text=TEXT)
+
+
 @pytest.mark.parametrize("name", ["view", "quantity", "frame", "display", "matching"])
 def test_a_control_takes_only_what_it_knows(explorer, name):
     with pytest.raises(traitlets.TraitError):

@@ -97,9 +97,16 @@ function bytes(value) {
 // ---------------------------------------------------------------- numbers
 
 function product(a, b) {
-  let dot = 0;
-  for (let i = 0; i < a.length; i++) dot += a[i] * b[i];
-  return dot;
+  // Four sums that do not wait for each other: similarity of all heads is most of the work here.
+  let p = 0, q = 0, r = 0, t = 0, i = 0;
+  for (const end = a.length - 3; i < end; i += 4) {
+    p += a[i] * b[i];
+    q += a[i + 1] * b[i + 1];
+    r += a[i + 2] * b[i + 2];
+    t += a[i + 3] * b[i + 3];
+  }
+  for (; i < a.length; i++) p += a[i] * b[i];
+  return p + q + r + t;
 }
 
 /** Everything that is computed from queries, keys and snapshots; no drawing. */
@@ -394,16 +401,19 @@ function bitmap(values, columns, rows, low, high, table) {
   const scale = high > low ? 255 / (high - low) : 0;
   for (let i = 0; i < columns * rows; i++) {
     if (Number.isNaN(values[i])) continue;
-    const c = 3 * clamp(Math.round((values[i] - low) * scale), 0, 255);
-    image.data.set([table[c], table[c + 1], table[c + 2], 255], 4 * i);
+    const c = 3 * clamp(Math.round((values[i] - low) * scale), 0, 255), { data } = image;
+    data[4 * i] = table[c];
+    data[4 * i + 1] = table[c + 1];
+    data[4 * i + 2] = table[c + 2];
+    data[4 * i + 3] = 255;
   }
   context.putImageData(image, 0, 0);
   return canvas;
 }
 
-/** About four round numbers from low to high. */
+/** About five round numbers from low to high. */
 function nice(low, high) {
-  const raw = (high - low) / 4 || 1, power = 10 ** Math.floor(Math.log10(raw));
+  const raw = (high - low) / 5 || 1, power = 10 ** Math.floor(Math.log10(raw));
   const step = [1, 2, 5, 10].find((k) => k * power >= raw) * power;
   return range(Math.floor(high / step) - Math.ceil(low / step) + 1, Math.ceil(low / step)).map((k) => Number((k * step).toPrecision(10)));
 }
@@ -433,8 +443,10 @@ function cells(app, who, layer, head, step = app.s.step) {
 
 /** The colour range a teacher head and a student head share: without it shades mean nothing. */
 function shared(app, sl, sh, tl, th, step = app.s.step) {
-  const [low, high] = extent([cells(app, "teacher", tl, th), cells(app, "student", sl, sh, step)]);
-  return app.s.quantity === "scores" ? [low, high] : [0, high];
+  const { n, s } = app;
+  const [low, high] = n.remember(`e ${sl} ${sh} ${tl} ${th} ${step} ${s.quantity} ${s.special} ${s.padding}`, () =>
+    extent([cells(app, "teacher", tl, th), cells(app, "student", sl, sh, step)]));
+  return s.quantity === "scores" ? [low, high] : [0, high];
 }
 
 function thumbnail(app, x, y, size, who, layer, head, low, high, step = app.s.step) {
@@ -688,12 +700,15 @@ function drawBars(app, x, y, width, height, cell = null) {
   const scale = height / (high - low || 1), zero = y + high * scale;
   const title = `Where “${short(n.meta.tokens[at.query])}” looks`, full = pitch * seen.length;
   const chosenKey = `“${short(n.meta.tokens[at.key], 10)}”  ${show(b[row + at.key])} → ${show(a[row + at.key])}`;
-  const taken = widthOf(title, 13, 650) + 18, crowded = taken + 160 + widthOf(chosenKey, 11.5) > full;
-  scene.text(x, y - (crowded ? 35 : 16), title, { weight: 650, size: 13 });
-  let legend = x + (crowded ? 0 : taken);
+  // Title, legend and value share a line where there is room for them, and are stacked where not.
+  const taken = widthOf(title, 13, 650) + 18, value = widthOf(chosenKey, 11.5) + 152;
+  const lines = taken + value <= full ? 0 : value <= full ? 1 : 2;
+  scene.text(x, y - 16 - 19 * lines, title, { weight: 650, size: 13 });
+  let legend = x + (lines ? 0 : taken);
+  const legendY = y - 16 - (lines === 2 ? 19 : 0);
   for (const who of ["teacher", "student"]) {
-    scene.rect(legend, y - 25, 10, 10, { fill: theme[who], round: 2 });
-    scene.text(legend + 15, y - 16, who, { fill: theme.muted });
+    scene.rect(legend, legendY - 9, 10, 10, { fill: theme[who], round: 2 });
+    scene.text(legend + 15, legendY, who, { fill: theme.muted });
     legend += 74;
   }
   scene.line([[x, zero], [x + pitch * seen.length, zero]], { stroke: theme.rule });
@@ -767,18 +782,18 @@ function drawCell(app) {
   heading(app, `One query and key: how much “${q}” looks at “${k}”`,
     `score = q·k / √d_k: the products of each dimension, added up. Student ${sl}·${sh} beside teacher ${tl}·${th}` +
     `${n.snapshots.maps ? `, ${n.stepName(s.step)}` : ""}.`);
-  const third = scene.width / 3, rank = (f) => (f.rank === null ? "padding: masked out" : `rank ${f.rank} of ${n.real} keys`);
+  const third = scene.width / 3, rank = (f) => (f.rank === null ? "padding, masked" : `rank ${f.rank} of ${n.real}`);
   const card = (i, title, fill, number, under, second, underSecond) => {
-    const x = i * third, beside = x + Math.max(0.48 * third, 34 + widthOf(number, 28, 700));
+    const x = i * third, big = third < 250 ? 22 : 28, beside = x + Math.max(0.48 * third, 34 + widthOf(number, big, 700));
     scene.rect(x + 1, 52, third - (i < 2 ? 14 : 2), 92, { fill: theme.panel, round: 6 });
     scene.rect(x + 1, 52, 4, 92, { fill });
     scene.text(x + 18, 74, title, { weight: 650, fill, size: 13 });
-    scene.text(x + 18, 112, number, { size: 28, weight: 700 });
+    scene.text(x + 18, 112, number, { size: big, weight: 700 });
     scene.text(x + 18, 132, under, { fill: theme.muted });
-    scene.text(beside, 112, second, { size: 20, weight: 600 });
+    scene.text(beside, 112, second, { size: 0.72 * big, weight: 600 });
     scene.text(beside, 132, underSecond, { fill: theme.muted });
   };
-  [[t, "Teacher"], [u, "Student"]].forEach(([f, name], i) => card(i, `${name} · layer ${f.layer} · head ${f.head}`,
+  [[t, "Teacher"], [u, "Student"]].forEach(([f, name], i) => card(i, third < 250 ? `${name} ${f.layer}·${f.head}` : `${name} · layer ${f.layer} · head ${f.head}`,
     theme[f.who], show(f.score), "score", Number.isNaN(f.p) ? "–" : percent(f.p), rank(f)));
   card(2, "Student − teacher", theme.loss, show(difference), `squared ${show(difference ** 2)}`,
     loss > 0 ? percent(part / loss) : "–", inLoss ? "of the loss" : "not in the loss");
@@ -836,8 +851,8 @@ function chart(app, x, y, width, height, title, xs, names, series, cursor, onSte
   const [low, high] = extent([values]), log = high / low > 15;
   const f = log ? Math.log10 : (v) => v, bottom = log ? f(low) : 0, span = f(high) - bottom || 1;
   const px = (v) => x + 44 + ((v - xs[0]) / (xs.at(-1) - xs[0] || 1)) * (width - 150);
-  const py = (v) => y + 24 + (1 - (f(Math.max(v, low * 0.9)) - bottom) / span) * (height - 54);
-  scene.text(x, y + 4, `${title}${log ? " (logarithmic)" : ""}`, { weight: 650, size: 13 });
+  const py = (v) => y + 24 + (1 - (f(log ? Math.max(v, low * 0.9) : v) - bottom) / span) * (height - 54);
+  scene.text(x, y + 4, `${title}${log ? " (log)" : ""}`, { weight: 650, size: 13 });
   const decades = log ? range(Math.floor(f(high)) - Math.ceil(bottom) + 1, Math.ceil(bottom)).map((e) => 10 ** e) : [];
   const ticks = decades.length > 1 ? decades : log ? [low, Math.sqrt(low * high), high] : nice(0, high);
   for (const v of ticks) {
@@ -1037,9 +1052,22 @@ class Explorer {
 
   load() {
     this.n = new Numbers(this.store.get("meta"), this.store.get("qk"), this.store.get("maps"));
-    this.tableAt = "";
     this.setup();
     this.draw();
+    this.prepare(this.n, this.s);
+  }
+
+  /** Losses of every snapshot and similarity of all heads, while nobody waits for them. */
+  prepare(n, s) {
+    const units = (who) => range(n[who].layers, 1).flatMap((layer) => range(n[who].heads, 1).map((head) => () => n.unit(who, layer, head, s)));
+    const work = [...n.steps().flatMap((step) => range(n.student.layers, 1).map((layer) => () => n.losses(layer, { ...s, step }))),
+      ...units("teacher"), ...units("student"), () => n.similarities(s)];
+    const idle = window.requestIdleCallback ?? ((go) => setTimeout(() => go({ timeRemaining: () => 10 }), 30));
+    const go = (time) => {
+      do work.shift()?.(); while (work.length && time.timeRemaining() > 4);
+      if (work.length && n === this.n) idle(go); // another text ends it, and so does remove()
+    };
+    idle(go);
   }
 
   set(patch) { this.store.set(patch); }
@@ -1190,6 +1218,7 @@ class Explorer {
 
   remove() {
     clearInterval(this.timer);
+    this.n = null;
     this.mutations.disconnect();
     this.sizes.disconnect();
     this.themeOf.removeEventListener("change", this.redraw);
