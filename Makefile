@@ -5,6 +5,7 @@
 # NO_BROWSER=1          start JupyterLab without opening a browser
 # LAB_OPTIONS=...       more options for JupyterLab, as --ServerApp.port=9999
 # PYTEST_OPTIONS=...    more options for pytest, as -x
+# WORKSHOP=folder       where `make workshop` writes (workshop/)
 # REQUIRE_BROWSER=1     browser tests that cannot run count as failed
 
 PYTHON ?= python3
@@ -13,6 +14,7 @@ NO_BROWSER ?=
 LAB_OPTIONS ?=
 PYTEST_OPTIONS ?=
 NAME ?=
+WORKSHOP ?= workshop
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -25,7 +27,7 @@ export TINYBERT_LITE_WHEELHOUSE := $(WHEELHOUSE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-long lint wheelhouse checkpoints clean
+.PHONY: help setup lab test test-long lint wheelhouse workshop checkpoints clean
 
 help:
 	@echo 'make lab         set up, fetch and check everything, open JupyterLab on the first notebook'
@@ -34,6 +36,7 @@ help:
 	@echo 'make setup       only make .venv and install into it'
 	@echo 'make lint        ruff check and ruff format --check'
 	@echo 'make wheelhouse  fill WHEELHOUSE (or wheelhouse/) for a place without a network'
+	@echo 'make workshop    the notebooks for learners, for instructors and as HTML, into WORKSHOP (or workshop/)'
 	@echo 'make checkpoints train the shipped checkpoints again (NAME=reviews-lite: one of them)'
 	@echo 'make clean       remove .venv and what tests and builds left; data/cache and runs stay'
 
@@ -81,6 +84,9 @@ wheelhouse: setup
 	  'import sys; from tinybert_lite import assets; assets.save_archives(sys.argv[1])' "$(FOLDER)"
 	@rm -f "$(FOLDER)"/tinybert_lite-*
 	@echo 'Take $(FOLDER) along, then: make lab WHEELHOUSE=$(FOLDER)'
+
+workshop: setup
+	$(PY) notebooks/workshop.py "$(WORKSHOP)"
 
 checkpoints: setup
 	$(PY) -m tinybert_lite fetch
