@@ -55,7 +55,7 @@ def check_hours(candidate: Callable | None) -> Result:
     `teacher` and `student` are FLOPs of one text forward, `rate` FLOPs a second that are reached.
     The teacher is asked once for each text; a student's step costs three times its forward pass.
     """
-    teacher, student, texts, epochs, rate = case = 22.4e9, 1.2e9, 1_000_000, 3, 2e13
+    teacher, student, texts, epochs, rate = case = 22.4e9, 1.2e9, 1_000_000, 5, 2e13
     seconds = (texts * teacher + 3 * epochs * texts * student) / rate
     every = epochs * texts * teacher
     learn = 3 * epochs * texts * student
@@ -73,7 +73,7 @@ def check_hours(candidate: Callable | None) -> Result:
             "the student only reads",
             "Backward costs about twice the forward pass: 3 in all.",
         ),
-        (texts * teacher + learn / epochs) / rate / 3600: ("one epoch", "There are three."),
+        (texts * teacher + learn / epochs) / rate / 3600: ("one epoch", "There are five."),
     }
     share = texts * teacher / (seconds * rate)
     good = f"{seconds / 60:.0f} minutes if the rate is reached; {share:.0%} of it is the teacher."
