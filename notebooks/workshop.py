@@ -289,19 +289,17 @@ def markdown(text: str, renderer: IPythonRenderer) -> str:
         latex = match["display"] or match["environment"] or match["inline"]
         if not latex:
             return match[0]
-        equations.append((latex, mathml(latex, display=not match["inline"])))
-        return f"\ue000{len(equations) - 1}\ue001"
+        equations.append(mathml(latex, display=not match["inline"]))
+        return f"EQUATION-{len(equations) - 1}-"  # letters that every later step leaves alone
 
     marked = MATH.sub(kept, text)
     # Plain parsers: nbconvert's own would look for equations again, in code too.
     parser = MarkdownWithMath(renderer, BlockParser(), InlineParser(hard_wrap=False))
-    page = re.sub(r"<p>(\ue000\d+\ue001)</p>", r"\1", parser.render(marked))
-    page = re.sub(  # a heading's name is made of its text
-        r"<[^>]*\ue000[^>]*>",
-        lambda tag: re.sub(r"\ue000(\d+)\ue001", lambda m: f"equation-{m[1]}", tag[0]),
-        page,
+    page = re.sub(r"<p>(EQUATION-\d+-)</p>", r"\1", parser.render(marked))
+    # Inside a tag, as the name of a heading, the letters may stay.
+    return re.sub(
+        r"<[^>]*>|EQUATION-(\d+)-", lambda m: equations[int(m[1])] if m[1] else m[0], page
     )
-    return re.sub(r"\ue000(\d+)\ue001", lambda m: equations[int(m[1])][1], page)
 
 
 class Exporter(HTMLExporter):
