@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import matplotlib
 import nbformat
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -116,15 +117,6 @@ class Lab:
         page.click('.lm-MenuBar-itemLabel:text-is("Run")')
         page.click('.lm-Menu-itemLabel:text-is("Run All Cells")')
 
-    def settings(self, plugin: str, values: dict) -> None:
-        """Write one plugin's user settings through the server."""
-        request = urllib.request.Request(
-            f"{self.url}/lab/api/settings/{plugin}?token={self.token}",
-            data=json.dumps({"raw": json.dumps(values)}).encode(),
-            method="PUT",
-        )
-        urllib.request.urlopen(request, timeout=30).close()
-
     def notebook(self, name: str, *cells: str, kernel: str = "python3") -> str:
         """Write a notebook of code cells; returns its name."""
         book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
@@ -156,6 +148,7 @@ def lab(tmp_path_factory, root) -> Iterator[Lab]:
         **os.environ,
         **{name: str(home / place) for name, place in places.items()},
         "PYTHONPATH": str(root),
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),  # a new home would build the font cache again
         "HF_HUB_OFFLINE": "1",
         # Whatever wants out of the server or the kernel meets a closed door.
         "HTTP_PROXY": "http://127.0.0.1:9",

@@ -317,8 +317,9 @@ def test_a_hundred_and_twenty_eight_tokens_and_unequal_heads_draw(page, tmp_path
 
 CELL = """
 import torch
-from transformers import AutoTokenizer, BertForSequenceClassification
+from transformers import AutoTokenizer, BertForSequenceClassification, logging
 from tinybert_lite.explorer import Recorder, explore
+logging.disable_progress_bar()
 teacher, student = (BertForSequenceClassification.from_pretrained(f) for f in {folders})
 tokenizer = AutoTokenizer.from_pretrained({folders}[0])
 recorder = Recorder(student, tokenizer({text!r}, return_tensors="pt"))
@@ -338,26 +339,33 @@ def stored(lab, folders):
     return lab.notebook("explorer.ipynb", CELL.format(folders=names, text=TEXT))
 
 
+def take_theme(page, name):
+    """Choose a JupyterLab theme in the menu, while the explorer is open."""
+    page.click('.lm-MenuBar-itemLabel:text-is("Settings")')
+    page.click('.lm-Menu-itemLabel:text-is("Theme")')
+    page.click(f'.lm-Menu-itemLabel:text-is("{name}")')
+
+
 def test_all_of_it_works_in_jupyterlab_by_keyboard_in_light_and_dark(page, lab, stored):
-    themes = "@jupyterlab/apputils-extension:themes"
-    for theme, scheme in (("JupyterLab Dark", "dark"), ("JupyterLab Light", "light")):
-        lab.settings(themes, {"theme": theme})
-        lab.open(page, stored)
-        lab.run_all(page)
-        page.wait_for_selector(".tbx canvas")
-        root, summary = page.locator(".tbx"), page.locator(".tbx-summary")
-        expect(root).to_have_attribute("data-theme", scheme)
-        expect(page.locator(".jp-OutputArea img")).to_be_hidden()  # the static picture steps back
+    page.set_viewport_size({"width": 1280, "height": 1600})
+    lab.open(page, stored)
+    lab.run_all(page)
+    page.wait_for_selector(".tbx canvas")
+    root, summary = page.locator(".tbx"), page.locator(".tbx-summary")
+    expect(page.locator(".jp-OutputArea img")).to_be_hidden()  # the static picture steps back
+    for theme in ("Dark", "Light"):
+        take_theme(page, f"JupyterLab {theme}")
+        expect(root).to_have_attribute("data-theme", theme.lower())
         page.locator('.tbx-tabs [aria-selected="true"]').focus()
         for view in [*VIEWS[1:], VIEWS[0]]:
             page.keyboard.press("ArrowRight")
             expect(page.locator(f"[data-view={view}]")).to_have_attribute("aria-selected", "true")
-            look(page, f"lab-{scheme}-{view}")
-        page.locator(".tbx canvas").focus()
-        for key in ("ArrowDown", "ArrowRight", "Enter"):  # JupyterLab must not take them
-            page.keyboard.press(key)
-        expect(summary).to_contain_text("Student layer 2 head 2 beside teacher layer 4 head 2")
-        assert page.locator(".jp-Notebook.jp-mod-editMode").count() == 0
+            look(page, f"lab-{theme.lower()}-{view}")
+    page.locator(".tbx canvas").focus()
+    for key in ("ArrowDown", "ArrowRight", "Enter"):  # JupyterLab must not take them
+        page.keyboard.press(key)
+    expect(summary).to_contain_text("Student layer 2 head 2 beside teacher layer 4 head 2")
+    assert page.locator(".jp-Notebook.jp-mod-editMode").count() == 0
     # A sentence of one's own goes to the kernel and back, state from the page reaches Python.
     page.get_by_label("Sentence", exact=True).fill("bad film")
     page.get_by_label("Second sentence").fill("great play")

@@ -15,11 +15,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nbconvert import HTMLExporter
 from transformers import (
+    AlbertConfig,
+    AlbertForSequenceClassification,
     AutoTokenizer,
     BertForSequenceClassification,
     BertModel,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
     ElectraConfig,
     ElectraForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    MPNetConfig,
+    MPNetForSequenceClassification,
     RobertaConfig,
     RobertaForSequenceClassification,
 )
@@ -190,20 +198,47 @@ def test_unequal_head_counts_are_matched_by_similarity_or_refused(models, tokeni
         shown.matching = "index"
 
 
-@pytest.mark.parametrize("family", ["encoder", "roberta", "electra"])
+@pytest.mark.parametrize("family", ["encoder", "roberta", "electra", "distilbert", "albert"])
 def test_other_models_of_the_family_work(family, models, tokenizer):
-    sizes = dict(vocab_size=tokenizer.vocab_size, hidden_size=24, num_attention_heads=12)
-    sizes |= dict(intermediate_size=32, max_position_embeddings=40, num_hidden_layers=2)
+    vocabulary = dict(vocab_size=tokenizer.vocab_size, max_position_embeddings=40)
+    sizes = vocabulary | dict(hidden_size=24, num_attention_heads=12)
+    sizes |= dict(intermediate_size=32, num_hidden_layers=2)
     student = {
         "encoder": lambda: BertModel(models[1].config),
         "roberta": lambda: RobertaForSequenceClassification(RobertaConfig(**sizes)),
         "electra": lambda: ElectraForSequenceClassification(
             ElectraConfig(**sizes, embedding_size=24)
         ),
-    }[family]()
-    shown = explore(models[0], student, tokenizer, TEXT * 20)
+        "distilbert": lambda: DistilBertForSequenceClassification(
+            DistilBertConfig(**vocabulary, n_layers=2, n_heads=12, dim=24, hidden_dim=32)
+        ),
+        "albert": lambda: AlbertForSequenceClassification(AlbertConfig(**sizes, embedding_size=12)),
+    }[family]().eval()
+    shown = explore(models[0], student, tokenizer, TEXT)
+    inputs = {"input_ids": tokenizer(TEXT, return_tensors="pt")["input_ids"]}
+    student.set_attn_implementation("eager")
+    with torch.no_grad():
+        expected = torch.cat(student(**inputs, output_attentions=True).attentions).numpy()
+    real = shown.comparison.real
+    ours = data.probabilities(shown.comparison.student.scores, real)
+    np.testing.assert_allclose(ours[..., :real, :real], expected, atol=1e-5)
+    student.set_attn_implementation("sdpa")
+    shown.run(TEXT * 20)
     assert all(np.isfinite(r["loss"]) for r in shown.numbers())
     assert (shown.meta["student"]["answer"] is None) == (family == "encoder")
+
+
+@pytest.mark.parametrize("kind", ["attention of its own", "looks backwards only"])
+def test_models_without_berts_attention_get_a_message(kind, models, tokenizer):
+    sizes = dict(vocab_size=tokenizer.vocab_size, pad_token_id=0)
+    if kind == "looks backwards only":
+        config = GPT2Config(**sizes, n_embd=24, n_head=12, n_layer=2)
+        other = GPT2ForSequenceClassification(config)
+    else:
+        sizes |= dict(hidden_size=24, num_attention_heads=12, num_hidden_layers=2)
+        other = MPNetForSequenceClassification(MPNetConfig(**sizes, intermediate_size=32))
+    with pytest.raises(UserError, match="does not hand out its queries and keys"):
+        explore(models[0], other, tokenizer, TEXT)
 
 
 def test_models_load_from_folders(folders):

@@ -150,7 +150,8 @@ def compare(
 
     A text of more than `max_tokens` tokens is cut and `notes` says so.
 
-    Raises UserError for an empty text and for models that do not read the same tokens.
+    Raises UserError for an empty text, for models that do not read the same tokens and for those
+    that do not have BERT's attention.
     """
     if not isinstance(text, str) or not text.strip():
         raise UserError("There is no text to look at; give a sentence.")
@@ -283,7 +284,14 @@ def _kept(maps: np.ndarray, keep: np.ndarray) -> np.ndarray:
 
 
 def _side(model: PreTrainedModel, inputs: dict[str, Tensor], real: int) -> Side:
-    seen = _run(model, inputs, "qk")
+    causal = any(getattr(module, "is_causal", False) for module in model.modules())
+    seen = None if causal else _run(model, inputs, "qk")
+    # Models with an attention of their own ignore the registered one and return probabilities.
+    if seen is None or not all(isinstance(pair, tuple) for pair in seen.attention):
+        raise UserError(
+            f"{type(model).__name__} does not hand out its queries and keys; the explorer reads "
+            "models with BERT's attention: BERT, RoBERTa, ELECTRA, DistilBERT, ALBERT and the like."
+        )
     queries, keys = (
         np.stack([pair[i][0].float().cpu().numpy() for pair in seen.attention]) for i in (0, 1)
     )
@@ -338,7 +346,8 @@ def _positions(model: PreTrainedModel) -> int:
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             unused = 0 if module.padding_idx is None else module.padding_idx + 1
             return module.num_embeddings - unused
-    return getattr(model.config, "max_position_embeddings", 512)
+    most = getattr(model.config, "max_position_embeddings", None)
+    return most if most and most > 0 else 512
 
 
 def _state(path: str | Path) -> dict[str, Tensor]:

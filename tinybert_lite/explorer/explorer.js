@@ -1100,7 +1100,7 @@ class Explorer {
     this.files = h("div", { class: "tbx-files", role: "group", "aria-label": "Save this view" }, h("span", {}, "Save this view:"),
       ...["PNG", "SVG", "CSV"].map((kind) => h("button", { type: "button", onclick: () => this.save(kind), "aria-label": `Save this view as ${kind}` }, kind)));
     // data-lm-suppress-shortcuts: JupyterLab would take arrows, Enter and letters for the notebook.
-    this.root = h("section", { class: "tbx", "aria-label": "Attention explorer: teacher and student", "data-lm-suppress-shortcuts": "true", onkeydown: stop, oncontextmenu: stop },
+    this.root = h("section", { class: "tbx", "aria-label": "Attention explorer: teacher and student", "data-lm-suppress-shortcuts": "true", onkeydown: (event) => this.pass(event), oncontextmenu: stop },
       this.sentence, this.tabs, this.controls, this.film, this.stage, this.tip, this.summary, this.notes, h("div", { class: "tbx-foot" }, this.files, this.details));
     el.append(this.root);
     this.canvas.addEventListener("keydown", (event) => this.key(event));
@@ -1317,6 +1317,14 @@ class Explorer {
   }
 
   // -------- hands
+
+  /** Keys pressed in here are not the notebook's, but saving it is. */
+  pass(event) {
+    event.stopPropagation();
+    if (!this.store.live || event.key !== "s" || !(event.ctrlKey || event.metaKey)) return;
+    event.preventDefault();
+    this.root.parentElement.dispatchEvent(new KeyboardEvent("keydown", event));
+  }
 
   key(event) {
     const { s, n, seen } = this, turn = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
