@@ -15,6 +15,7 @@ from .hidden_states import (
     check_pairs,
     check_teacher_hidden,
 )
+from .ship_it import check_choose, check_limits, check_quantise, check_time_by_operator
 from .soft_labels import (
     check_hard_and_soft,
     check_regression_target,
@@ -28,21 +29,25 @@ __all__ = [
     "Result",
     "check_after_softmax",
     "check_attention_loss",
+    "check_choose",
     "check_floor",
     "check_flops",
     "check_gram_loss",
     "check_hard_and_soft",
     "check_head_scores",
     "check_hidden_loss",
+    "check_limits",
     "check_mapping",
     "check_mask_repair",
     "check_pairs",
     "check_prediction",
     "check_previous_head",
+    "check_quantise",
     "check_regression_target",
     "check_shuffled",
     "check_sizes",
     "check_soft_cross_entropy",
     "check_teacher_hidden",
     "check_temperature_repair",
+    "check_time_by_operator",
 ]

@@ -1,0 +1,106 @@
+"""Size, score and latency of a student in torch, ONNX float32 and ONNX int8, beside its teacher.
+
+One machine, one run, one number of threads, the models taking turns.
+
+    python tests/benchmarks/bench_export.py [--student reviews-lite] [--teacher reviews-teacher]
+
+Scores are of the reviews test split, read twice: a sentence at a time, as it is served, and in
+batches of 32 (int8 rounds activations batch by batch, so the two may differ). Latency is of one
+random text without padding, tensors in, logits out.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from tinybert_lite import export, models, tasks
+from tinybert_lite.batches import encode
+
+RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "export.json"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--student", default="reviews-lite")
+    parser.add_argument("--teacher", default="reviews-teacher")
+    parser.add_argument("--tokens", type=int, nargs="*", default=[32, 128])
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    student, tokenizer = models.load_classifier(options.student)
+    teacher, _ = models.load_classifier(options.teacher)
+    with tempfile.TemporaryDirectory() as folder:
+        files = {"student onnx": Path(folder, "a.onnx"), "student int8": Path(folder, "b.onnx")}
+        embedding = Path(folder, "c.onnx")
+        export.to_onnx(student, files["student onnx"], export.input_names(tokenizer))
+        export.to_int8(files["student onnx"], files["student int8"])
+        export.to_int8(files["student onnx"], embedding, ("Gather",))
+        size = {name: file.stat().st_size for name, file in files.items()}
+        size["student int8, embeddings only"] = embedding.stat().st_size
+        exported = {name: export.OnnxClassifier(file) for name, file in files.items()}
+        ways = {"teacher": teacher, "student": student, **exported}
+        latency = {
+            f"{tokens} tokens": {
+                name: percentiles(times)
+                for name, times in export.latencies(
+                    ways, tokens=tokens, repeats=options.repeats
+                ).items()
+            }
+            for tokens in options.tokens
+        }
+        load = psutil.getloadavg()[0]
+        task = tasks.load_task("reviews")
+        test = task.splits["test"]
+        data = encode(tokenizer, test.texts, None, test.labels, 128)
+        # the student's own answers are what the others' are compared with
+        read = {"student": student, **exported, "teacher": teacher}
+        score = {
+            f"batch {batch}": export.scores(read, task, data, batch_size=batch) for batch in (1, 32)
+        }
+    points = {
+        batch: 100 * (score[batch]["student int8"]["accuracy"] - s["student onnx"]["accuracy"])
+        for batch, s in score.items()
+    }
+    result = {
+        "command": "python tests/benchmarks/bench_export.py",
+        "models": {"student": options.student, "teacher": options.teacher},
+        "parameters": {
+            n: models.parameters(m) for n, m in ways.items() if isinstance(m, torch.nn.Module)
+        },
+        "opset": export.OPSET,
+        "bytes": size,
+        "int8_of_float32": round(size["student int8"] / size["student onnx"], 4),
+        "test_texts": len(data),
+        "score": score,
+        "int8_minus_float32_points": {batch: round(p, 3) for batch, p in points.items()},
+        "latency_ms": {"batch": 1, "repeats": options.repeats, **latency},
+        "load_average": round(load, 1),
+        "environment": export.environment(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+def percentiles(times: np.ndarray) -> dict[str, float]:
+    """Median, 95th percentile and fastest, in milliseconds."""
+    median, slow = np.percentile(times, [50, 95])
+    return {
+        "median": round(float(median), 2),
+        "p95": round(float(slow), 2),
+        "fastest": round(float(times.min()), 2),
+    }
+
+
+if __name__ == "__main__":
+    main()
