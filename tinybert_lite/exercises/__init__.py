@@ -24,12 +24,16 @@ from .soft_labels import (
     check_temperature_repair,
 )
 from .the_teacher import check_flops, check_head_scores, check_previous_head, check_sizes
+from .what_transferred import check_caption, check_errors_alike, check_flips, check_moved
 
 __all__ = [
     "Result",
     "check_after_softmax",
     "check_attention_loss",
+    "check_caption",
     "check_choose",
+    "check_errors_alike",
+    "check_flips",
     "check_floor",
     "check_flops",
     "check_gram_loss",
@@ -39,6 +43,7 @@ __all__ = [
     "check_limits",
     "check_mapping",
     "check_mask_repair",
+    "check_moved",
     "check_pairs",
     "check_prediction",
     "check_previous_head",
