@@ -307,6 +307,16 @@ def test_an_equation_with_an_unknown_command_is_named():
         workshop.mathml(r"\frac{", display=True)
 
 
+def test_an_underscore_in_the_name_of_a_function_is_set_as_one():
+    made = workshop.mathml(r"\text{log\_softmax}(z_i)", display=True)
+    assert "<mtext>log_softmax</mtext>" in made and made.count("<msub>") == 1
+
+
+def test_lines_of_an_aligned_equation_become_rows():
+    made = workshop.mathml(r"\begin{aligned}a &= b \\ c &= d\end{aligned}", display=True)
+    assert made.count("<mtr>") == 2
+
+
 @pytest.mark.parametrize("text", ["<details><summary>Solution</summary>x", "x</details>"])
 def test_a_fold_that_is_not_closed_is_an_error_and_no_leak(text):
     with pytest.raises(workshop.WorkshopError, match="details>"):
