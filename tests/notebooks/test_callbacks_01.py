@@ -1,0 +1,63 @@
+"""The functions behind the widget of notebook 01, driven without a kernel."""
+
+import json
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def scope(root):
+    """What the cells of notebook 01 tagged "imports" and "callback" define."""
+    file = root / "notebooks" / "01_the_teacher.ipynb"
+    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
+    found = {}
+    for tag in ("imports", "callback"):
+        tagged = [c for c in cells if tag in c["metadata"].get("tags", [])]
+        assert tagged, f"no cell is tagged {tag}"
+        for cell in tagged:
+            exec("".join(cell["source"]), found)  # our own notebook's text
+    return found
+
+
+@pytest.fixture
+def maps():
+    """Even shares in 2 layers of 3 heads over 8 tokens, with four heads that have a habit."""
+    maps = torch.full((2, 3, 8, 8), 1 / 8)
+    eye = torch.eye(8)
+    maps[0, 0] = eye
+    maps[0, 1] = torch.cat([eye[:1], eye[:-1]])  # the token before
+    maps[1, 0] = torch.cat([eye[1:], eye[-1:]])  # the token after
+    maps[1, 2] = 0.0
+    maps[1, 2, :, 0] = 1.0  # [CLS]
+    return maps
+
+
+def test_each_habit_is_measured_as_the_share_it_is(scope, maps):
+    found = scope["measure"](maps)
+    assert found["itself"][0, 0] == found["token before"][0, 1] == found["token after"][1, 0] == 1
+    assert found["[CLS]"][1, 2] == 1
+    assert found["[SEP]"][0, 2] == pytest.approx(1 / 8)
+
+
+def test_entropy_is_nothing_for_a_sharp_head_and_three_bits_for_eight_even_shares(scope, maps):
+    bits = scope["measure"](maps)["entropy"]
+    assert bits[0, 0] == pytest.approx(0, abs=1e-5)
+    assert bits[1, 1] == pytest.approx(3)
+
+
+@pytest.mark.parametrize(
+    ("layer", "head", "says"),
+    [
+        (1, 1, "most on itself: 100%"),
+        (1, 2, "most on token before: 100%"),
+        (2, 1, "most on token after: 100%"),
+        (2, 3, "most on [CLS]: 100%"),
+        (2, 2, "on nothing in particular; as broad as 8.0 tokens"),
+    ],
+)
+def test_layer_and_head_pick_the_map_and_its_line(scope, maps, layer, head, says):
+    one, line = scope["describe"](maps, layer, head)
+    assert torch.equal(one, maps[layer - 1, head - 1])
+    assert line.startswith(f"head {layer}.{head}: ")
+    assert says in line
