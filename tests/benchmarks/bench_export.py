@@ -20,6 +20,7 @@ import psutil
 import torch
 
 from tinybert_lite import export, models, tasks
+from tinybert_lite.__main__ import quiet_libraries
 from tinybert_lite.batches import encode
 
 RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "export.json"
@@ -35,6 +36,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    quiet_libraries()
 
     student, tokenizer = models.load_classifier(options.student)
     teacher, _ = models.load_classifier(options.teacher)
@@ -71,7 +73,7 @@ def main() -> None:
         for batch, s in score.items()
     }
     result = {
-        "command": "python tests/benchmarks/bench_export.py",
+        "command": f"python tests/benchmarks/bench_export.py --threads {options.threads}",
         "models": {"student": options.student, "teacher": options.teacher},
         "parameters": {
             n: models.parameters(m) for n, m in ways.items() if isinstance(m, torch.nn.Module)

@@ -85,6 +85,13 @@ def test_some_deterministic_output_is_compared(file):
 
 
 @every_notebook
+def test_no_placeholder_is_left(file):
+    for cell in read(file)["cells"]:
+        found = re.search(r"@[A-Z_]{2,}@|\bTODO\b|\bFIXME\b|\bXXX\b", "".join(cell["source"]))
+        assert not found, found[0]
+
+
+@every_notebook
 def test_no_path_of_a_machine_is_stored(file):
     notebook = read(file)
     for cell in notebook["cells"]:

@@ -5,7 +5,9 @@ The wrong answers are written the way a learner writes them, not taken from the 
 
 import json
 import re
+from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -463,6 +465,14 @@ def test_there_are_at_least_thirty_wrong_answers():
     assert len(WRONG) >= 30
 
 
+# Exercises whose answer is a text, and what their checks take beside it.
+TEXTS = {
+    "check_prediction": (0.5,),
+    "check_limits": (),
+    "check_disagreement": (lambda sentence: ("positive", "positive"),),
+}
+
+
 @pytest.mark.parametrize("check", [name for name in exercises.__all__ if name.startswith("check_")])
 def test_an_exercise_not_tried_says_so(check):
     def dots(*_): ...
@@ -473,10 +483,9 @@ def test_an_exercise_not_tried_says_so(check):
     def not_implemented(*_):
         raise NotImplementedError
 
-    more = [0.5] if check == "check_prediction" else []
-    tries = [None, ...] if more else [None, dots, ellipsis, not_implemented]
+    tries = [None, ...] if check in TEXTS else [None, dots, ellipsis, not_implemented]
     for candidate in tries:
-        result = getattr(exercises, check)(candidate, *more)
+        result = getattr(exercises, check)(candidate, *TEXTS.get(check, ()))
         assert not result.passed and not result.tried
         assert repr(result).startswith("[not tried]")
 
@@ -502,17 +511,19 @@ def solutions(root) -> list:
             used = re.findall(r"exercises\.(check_\w+)\((\w+)\)", "".join(cell["source"]))
             if cell["cell_type"] != "code" or not used:
                 continue
-            folded = "".join(cells[i + 1]["source"]) if i + 1 < len(cells) else ""
-            code = re.findall(r"```python\n(.*?)```", folded, re.DOTALL)
-            found += [(file.name, check, name, "\n".join(code)) for check, name in used]
+            below = [c for c in cells[i + 1 :] if c["cell_type"] == "markdown"]
+            folded = "".join(below[0]["source"]) if below else ""
+            code = "\n".join(re.findall(r"```python\n(.*?)```", folded, re.DOTALL))
+            quoted = " ".join(re.findall(r"^> (.*)$", folded, re.MULTILINE))
+            found += [(file.name, check, name, code or f"{name} = {quoted!r}") for check, name in used]
     return found
 
 
 def test_every_folded_solution_passes_its_check(root):
     found = solutions(root)
-    assert len(found) >= 4
+    assert len({notebook for notebook, *_ in found}) >= 6
     for notebook, check, name, code in found:
-        scope = {"torch": torch, "F": F}
+        scope = {"torch": torch, "F": F, "np": np, "Counter": Counter}
         exec(code, scope)  # our own notebook's text
         result = getattr(exercises, check)(scope[name])
         assert result.passed, (notebook, check, result)

@@ -23,8 +23,10 @@ from .soft_labels import (
     check_soft_cross_entropy,
     check_temperature_repair,
 )
+from .start_here import check_disagreement, check_parameters, check_retained
 from .the_teacher import check_flops, check_head_scores, check_previous_head, check_sizes
 from .what_transferred import check_caption, check_errors_alike, check_flips, check_moved
+from .your_own import check_hours, check_leaks, check_standard_error
 
 __all__ = [
     "Result",
@@ -32,6 +34,7 @@ __all__ = [
     "check_attention_loss",
     "check_caption",
     "check_choose",
+    "check_disagreement",
     "check_errors_alike",
     "check_flips",
     "check_floor",
@@ -40,18 +43,23 @@ __all__ = [
     "check_hard_and_soft",
     "check_head_scores",
     "check_hidden_loss",
+    "check_hours",
+    "check_leaks",
     "check_limits",
     "check_mapping",
     "check_mask_repair",
     "check_moved",
     "check_pairs",
+    "check_parameters",
     "check_prediction",
     "check_previous_head",
     "check_quantise",
     "check_regression_target",
+    "check_retained",
     "check_shuffled",
     "check_sizes",
     "check_soft_cross_entropy",
+    "check_standard_error",
     "check_teacher_hidden",
     "check_temperature_repair",
     "check_time_by_operator",
