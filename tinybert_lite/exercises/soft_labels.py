@@ -56,13 +56,15 @@ def check_shuffled(answer: str | None, gain_left: float | None = None) -> Result
         return Result(False, False, hint='Set prediction to "a", "b" or "c" before you run.')
     truth = "a" if gain_left >= 0.5 else "b" if gain_left > 0 else "c"
     left = f"{gain_left:.0%} of what soft labels gained over hard ones was left"
+    if gain_left < 0:
+        left = f"they are worse than hard labels, by {-gain_left:.1f} times what soft ones gained"
     if answer.strip().lower() == truth:
         return Result(True, hint=f"{left}: as you said.")
     return Result(
         False,
         mistake=f"The run says {truth!r}: {left}",
         hint="Shuffling keeps the first answer and its doubt, and hands the rest to the wrong "
-        "neighbours. Which of the three did the even labels of section 4 lack?",
+        "neighbours. Which of the three did the even labels of section 5 lack?",
     )
 
 
