@@ -515,7 +515,9 @@ def solutions(root) -> list:
             folded = "".join(below[0]["source"]) if below else ""
             code = "\n".join(re.findall(r"```python\n(.*?)```", folded, re.DOTALL))
             quoted = " ".join(re.findall(r"^> (.*)$", folded, re.MULTILINE))
-            found += [(file.name, check, name, code or f"{name} = {quoted!r}") for check, name in used]
+            found += [
+                (file.name, check, name, code or f"{name} = {quoted!r}") for check, name in used
+            ]
     return found
 
 
