@@ -24,6 +24,13 @@ from .soft_labels import (
     check_temperature_repair,
 )
 from .start_here import check_disagreement, check_parameters, check_retained
+from .task_distillation import (
+    check_best_step,
+    check_checkpoint,
+    check_intermediate_loss,
+    check_rate,
+    check_suspect,
+)
 from .the_teacher import check_flops, check_head_scores, check_previous_head, check_sizes
 from .what_transferred import check_caption, check_errors_alike, check_flips, check_moved
 from .your_own import check_hours, check_leaks, check_standard_error
@@ -32,7 +39,9 @@ __all__ = [
     "Result",
     "check_after_softmax",
     "check_attention_loss",
+    "check_best_step",
     "check_caption",
+    "check_checkpoint",
     "check_choose",
     "check_disagreement",
     "check_errors_alike",
@@ -44,6 +53,7 @@ __all__ = [
     "check_head_scores",
     "check_hidden_loss",
     "check_hours",
+    "check_intermediate_loss",
     "check_leaks",
     "check_limits",
     "check_mapping",
@@ -54,12 +64,14 @@ __all__ = [
     "check_prediction",
     "check_previous_head",
     "check_quantise",
+    "check_rate",
     "check_regression_target",
     "check_retained",
     "check_shuffled",
     "check_sizes",
     "check_soft_cross_entropy",
     "check_standard_error",
+    "check_suspect",
     "check_teacher_hidden",
     "check_temperature_repair",
     "check_time_by_operator",
