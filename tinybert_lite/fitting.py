@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from . import UserError, tasks
+from . import UserError, checkpoints, tasks
 from .models import Projection, load_encoder
 from .training import load_tensors
 
@@ -55,10 +55,12 @@ def start_from(student: PreTrainedModel, projection: Projection, folder: str) ->
             f"({misfits[0]} differs); take its preset with --student."
         )
     student.base_model.load_state_dict(theirs, strict=False)
-    file = Path(folder) / "projection.safetensors"
+    place = checkpoints.FOLDER / folder if folder in checkpoints.general_names() else Path(folder)
+    file = place / checkpoints.PROJECTION
     if file.is_file():
         try:
-            projection.load_state_dict(load_tensors(file)[0])
+            stored = load_tensors(file)[0]
+            projection.load_state_dict({k: v.float() for k, v in stored.items()})
         except RuntimeError as error:
             raise UserError(
                 f"The projection in {folder} is of another teacher, or of the other --projection; "

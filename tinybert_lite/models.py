@@ -88,8 +88,16 @@ def _load(loader, name: str, **options):
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model (a folder, a hub name or "minilm")."""
-    return _load(AutoTokenizer, name)
+    """The tokenizer of a model (a folder, a hub name or "minilm").
+
+    Raises UserError when there is none: transformers makes one up that knows no words.
+    """
+    tokenizer = _load(AutoTokenizer, name)
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UserError(
+            f"{name} holds no tokenizer; put the tokenizer.json that belongs to its model there."
+        )
+    return tokenizer
 
 
 def load_classifier(
@@ -130,11 +138,18 @@ def load_classifier(
         _whole(model, name, report, head_too=False)
     else:
         _whole(model, name, report, head_too=True)
-    return model.eval(), _fitting_tokenizer(model, name)
+    return model.eval(), _fitting_tokenizer(model, tokenizer or name)
 
 
-def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """An encoder without a head, in float32 and evaluation mode, with its tokenizer."""
+def load_encoder(
+    name: str, tokenizer: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An encoder without a head, in float32 and evaluation mode, with its tokenizer.
+
+    `name` may also be a shipped general student ("general-lite"), `tokenizer` another model's.
+    """
+    if name in checkpoints.general_names():
+        name, tokenizer = str(checkpoints.FOLDER / name), EMBEDDED_TEACHER
     model, report = _load(
         AutoModel,
         name,
@@ -144,7 +159,7 @@ def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         output_loading_info=True,
     )
     _whole(model, name, report, head_too=False)
-    return model.eval(), _fitting_tokenizer(model, name)
+    return model.eval(), _fitting_tokenizer(model, tokenizer or name)
 
 
 def _whole(model: PreTrainedModel, name: str, report: dict, head_too: bool) -> None:

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import UserError, tasks
+from . import UserError, checkpoints, tasks
 from .mapping import layer_mapping
 from .models import PRESETS, load_config, student_config
 
@@ -93,10 +93,13 @@ def check(options: Options, manner: Manner | None = None) -> None:
     if options.projection not in ("paper", "shared"):
         raise UserError(f"There is no projection {options.projection!r}; take paper or shared.")
     if options.general and not Path(options.general).is_dir():
-        raise UserError(
-            f"There is no folder {options.general}; --general takes the model folder of a general "
-            "student, as general writes it."
-        )
+        shipped = checkpoints.general_names()
+        if options.general not in shipped:
+            raise UserError(
+                f"There is no folder {options.general}; --general takes the model folder of a "
+                "general student, as general writes it"
+                + (f", or {', '.join(shipped)}." if shipped else ".")
+            )
     if options.start == "warm" and options.general:
         raise UserError("--start warm and --general exclude each other: a student starts once.")
     if not 0 < options.temperature < math.inf:

@@ -16,7 +16,9 @@ from tinybert_lite import checkpoints, masked_lm
 RUNS = Path("runs") / "checkpoints"
 COMMANDS = {
     "reviews-teacher": "finetune --task reviews --finetune-epochs 3",
+    "general-lite": "general --student lite --start warm",
     "reviews-lite": "distill --task reviews --teacher reviews-teacher --student lite",
+    "reviews-nano": "distill --task reviews --teacher reviews-teacher --student nano",
 }
 MASKED_LM = {"steps": 1500, "batch": 16, "rate": 1.5e-3, "save_every": 50}
 
@@ -29,7 +31,8 @@ def rebuild(name: str) -> Path:
         return checkpoints.ship_masked_lm(out, facts, MASKED_LM)
     command = f"{COMMANDS[name]} --out {out.as_posix()}"
     subprocess.run([sys.executable, "-m", "tinybert_lite", *shlex.split(command)], check=True)
-    return checkpoints.ship(out, name, f"python -m tinybert_lite {command}")
+    send = checkpoints.ship_general if name.startswith("general") else checkpoints.ship
+    return send(out, name, f"python -m tinybert_lite {command}")
 
 
 def main(names: list[str]) -> None:

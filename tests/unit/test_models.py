@@ -250,6 +250,15 @@ def test_weights_of_another_size_or_depth_are_never_made_up(toys, tmp_path):
             load_classifier(str(folder), ["a", "b"])
 
 
+def test_a_folder_without_a_tokenizer_is_refused(toys, tmp_path):
+    """transformers would make one up that takes every word for [UNK]."""
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((toys / "three" / name).read_bytes())
+    for load in (load_classifier, load_encoder, models.load_tokenizer):
+        with pytest.raises(UserError, match="holds no tokenizer"):
+            load(str(tmp_path))
+
+
 def test_remote_code_in_a_folder_is_not_run(toys, tmp_path):
     import json
     import shutil

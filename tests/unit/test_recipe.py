@@ -7,9 +7,14 @@ import sys
 import time
 
 import pytest
+import torch
 
 from tests.toys import toy_csv, toy_teacher
+from tinybert_lite import checkpoints
 from tinybert_lite.__main__ import COMMANDS, main
+from tinybert_lite.fitting import start_from
+from tinybert_lite.models import Projection, build_student, load_encoder
+from tinybert_lite.training import load_tensors
 
 KEYS = (
     "task metric teacher student retained majority test_size seed teacher_params student_params "
@@ -139,6 +144,28 @@ def test_general_distillation_makes_a_start_that_run_takes(toys):
     given += ["--student", "nano", "--batch-size", "2", "--quiet", "--cpu", "--out"]
     assert main([*given, str(toys / "general")]) == 0
     run(toys, "from general", "--general", str(toys / "general" / "model"))
+
+
+def test_a_general_student_that_is_shipped_is_known_by_its_name(toys, monkeypatch):
+    (toys / "more.txt").write_text("the play was poor and the book was great today. " * 200)
+    given = ["general", "--text", str(toys / "more.txt"), "--teacher", "minilm", "--words", "60"]
+    given += ["--student", "nano", "--batch-size", "2", "--quiet", "--cpu", "--out"]
+    assert main([*given, str(toys / "stage 1")]) == 0
+    monkeypatch.setattr(checkpoints, "FOLDER", toys / "shipped")
+    folder = checkpoints.ship_general(toys / "stage 1", "general-nano", "general …")
+    assert {f.name for f in folder.iterdir()} == {
+        "README.md", "config.json", "model.safetensors", "projection.safetensors",
+    }  # fmt: skip
+    assert checkpoints.general_names() == ["general-nano"] and checkpoints.names() == []
+    teacher, _ = load_encoder("minilm")
+    student = build_student(teacher.config, "nano", 0)
+    projection = Projection(84, teacher.config.hidden_size)
+    start_from(student, projection, "general-nano")
+    stored = load_tensors(folder / "projection.safetensors")[0]
+    assert torch.equal(projection.layers.weight, stored["layers.weight"].float())
+    table = load_tensors(folder / "model.safetensors")[0]["embeddings.word_embeddings.weight"]
+    ours = student.base_model.embeddings.word_embeddings.weight
+    assert table.dtype == torch.float16 and torch.equal(ours, table.float())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
