@@ -267,9 +267,10 @@ def add_manner(parser: argparse.ArgumentParser) -> None:
 def check(options: argparse.Namespace) -> int:
     from . import environment
 
+    quiet_libraries()
     checks = environment.report()
     print(environment.format_report(checks))
-    return 1 if any(c.failed for c in checks) else 0
+    return 1 if any(c.state == "fail" for c in checks) else 0
 
 
 def fetch(options: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 
 from tinybert_lite import assets, environment
+from tinybert_lite.__main__ import main
 from tinybert_lite.environment import Check
 
 IMPORTED_AS = {"scikit-learn": "sklearn"}
@@ -202,6 +203,15 @@ def test_the_report_finds_this_environment_in_order():
     names = [check.name for check in checks]
     assert names[0] == "Python" and {"torch", "disk", "memory", "cores", "GPU"} <= set(names)
     assert all(check.mend for check in checks if check.state == "fail")
+
+
+def test_the_check_of_make_lab_ends_well_here_and_badly_where_something_fails(capsys, monkeypatch):
+    assert main(["check"]) == 0
+    assert "All that is needed is here." in capsys.readouterr().out
+    broken = [Check("two", "fail", "gone", "Bring it back.")]
+    monkeypatch.setattr(environment, "report", lambda: broken)
+    assert main(["check"]) == 1
+    assert "Bring it back." in capsys.readouterr().out
 
 
 def test_the_text_marks_each_check_and_puts_the_mend_below_the_failed_one():
