@@ -7,6 +7,7 @@ from .attention_maps import (
     check_mask_repair,
     check_prediction,
 )
+from .augmentation import check_candidates, check_draw, check_pair_rows
 from .checking import Result
 from .hidden_states import (
     check_floor,
@@ -40,10 +41,12 @@ __all__ = [
     "check_after_softmax",
     "check_attention_loss",
     "check_best_step",
+    "check_candidates",
     "check_caption",
     "check_checkpoint",
     "check_choose",
     "check_disagreement",
+    "check_draw",
     "check_errors_alike",
     "check_flips",
     "check_floor",
@@ -59,6 +62,7 @@ __all__ = [
     "check_mapping",
     "check_mask_repair",
     "check_moved",
+    "check_pair_rows",
     "check_pairs",
     "check_parameters",
     "check_prediction",
