@@ -9,6 +9,7 @@ from .attention_maps import (
 )
 from .augmentation import check_candidates, check_draw, check_pair_rows
 from .checking import Result
+from .general_distillation import check_general_loss, check_neighbours, check_unseen
 from .hidden_states import (
     check_floor,
     check_hidden_loss,
@@ -51,6 +52,7 @@ __all__ = [
     "check_flips",
     "check_floor",
     "check_flops",
+    "check_general_loss",
     "check_gram_loss",
     "check_hard_and_soft",
     "check_head_scores",
@@ -62,6 +64,7 @@ __all__ = [
     "check_mapping",
     "check_mask_repair",
     "check_moved",
+    "check_neighbours",
     "check_pair_rows",
     "check_pairs",
     "check_parameters",
@@ -79,4 +82,5 @@ __all__ = [
     "check_teacher_hidden",
     "check_temperature_repair",
     "check_time_by_operator",
+    "check_unseen",
 ]
