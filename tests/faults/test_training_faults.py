@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -14,9 +15,10 @@ import pytest
 import torch
 from accelerate import Accelerator
 from torch import nn
+from transformers import AutoConfig, BertForMaskedLM
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import UserError, __main__, training
+from tinybert_lite import UserError, __main__, augment, checkpoints, models, training
 from tinybert_lite.training import (
     LossNotFinite,
     Settings,
@@ -202,6 +204,34 @@ def test_a_text_file_that_cannot_be_replaced_stays_and_nothing_is_left_beside_it
     assert (tmp_path / "a.json").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_a_full_disk_during_augmentation_says_so_and_goes_on_to_the_same_file(
+    small_disk, monkeypatch, capsys
+):
+    folder = small_disk.parent
+    toy_csv(folder / "toy.csv", 900)  # some three chunks
+    model = AutoConfig.from_pretrained(toy_teacher(folder / "toy", layers=1, width=12, heads=2))
+    BertForMaskedLM(model).save_pretrained(folder / "toy")
+    vectors = augment.Glove(["film", "book", "play"], np.eye(3))
+    monkeypatch.setattr(augment.Glove, "load", lambda: vectors)
+    command = f"""augment --quiet --cpu --train {folder}/toy.csv --text text --label label
+        --masked-lm {folder}/toy --variants 6 --out""".split()
+    assert __main__.main([*command, str(folder / "whole.jsonl")]) == 0
+    whole = (folder / "whole.jsonl").read_bytes()
+    filler, out = small_disk / "filler", small_disk / "new.jsonl"
+    filler.write_bytes(bytes(2**20 - len(whole) * 2 // 3))
+    capsys.readouterr()
+    assert __main__.main([*command, str(out)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: The disk is full") and said.count("\n") == 1
+    assert "free some space and give the same command again" in said
+    assert not out.exists(), "half a file must not pass for a whole one"
+    assert (small_disk / "new.jsonl.part").stat().st_size > len(whole) // 3
+    filler.unlink()
+    assert __main__.main([*command, str(out)]) == 0
+    assert out.read_bytes() == whole
+    assert {p.name for p in small_disk.iterdir()} == {"new.jsonl", "new.jsonl.settings"}
+
+
 # Checkpoints ------------------------------------------------------------------------------------
 
 
@@ -245,6 +275,118 @@ def test_a_half_written_checkpoint_beside_the_whole_one_is_ignored_and_cleared(t
     (tmp_path / "toy.safetensors.part").write_bytes(b"half")
     train(tmp_path, Toy())
     assert not list(tmp_path.glob("*.part"))
+
+
+# Models that are shipped or given -----------------------------------------------------------------
+
+
+def claimed(tensor: dict) -> bytes:
+    """A safetensors file that says it holds this tensor, and holds nothing."""
+    header = json.dumps({"classifier.weight": {"dtype": "F32", **tensor}}).encode()
+    return len(header).to_bytes(8, "little") + header
+
+
+def reshaped(folder: Path) -> None:
+    tensors, _ = load_tensors(next(folder.glob("*.safetensors")))
+    wider = {name: torch.zeros([n + 1 for n in t.shape]) for name, t in tensors.items()}
+    save_tensors(wider, next(folder.glob("*.safetensors")), load_facts(folder))
+
+
+def load_facts(folder: Path) -> dict[str, str]:
+    return load_tensors(next(folder.glob("*.safetensors")))[1]
+
+
+def without_tensors(folder: Path) -> None:
+    save_tensors({}, next(folder.glob("*.safetensors")), load_facts(folder))
+
+
+def without_one(folder: Path) -> None:
+    tensors, facts = load_tensors(next(folder.glob("*.safetensors")))
+    left = sorted(tensors)[1:]
+    save_tensors({n: tensors[n] for n in left}, next(folder.glob("*.safetensors")), facts)
+
+
+def weights(content: bytes):
+    return lambda folder: next(folder.glob("*.safetensors")).write_bytes(content)
+
+
+def config(content: str):
+    return lambda folder: (folder / "config.json").write_text(content)
+
+
+WEIGHTS = {
+    "none": lambda folder: next(folder.glob("*.safetensors")).unlink(),
+    "0 bytes": weights(b""),
+    "no tensors": without_tensors,
+    "other shapes": reshaped,
+    "one missing": without_one,
+    "header of 4 EB": weights((2**62).to_bytes(8, "little") + b"{}"),
+    "tensor of 4 TB": weights(claimed({"shape": [10**6, 10**6], "data_offsets": [0, 4 * 10**12]})),
+    "more numbers than bytes": weights(claimed({"shape": [2**30], "data_offsets": [0, 0]})),
+    "more numbers than there are": weights(
+        claimed({"shape": [2**40, 2**40], "data_offsets": [0, 0]})
+    ),
+    "random bytes": weights(np.random.default_rng(0).bytes(5000)),
+}
+CONFIGS = {
+    "no config.json": lambda folder: (folder / "config.json").unlink(),
+    "empty config.json": config(""),
+    "config.json that is a list": config("[]"),
+    "config.json without a model": config("{}"),
+    "config.json cut short": config('{"model_type": "bert", "hidden_s'),
+}
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory) -> Path:
+    """A toy teacher and a toy table."""
+    folder = tmp_path_factory.mktemp("given")
+    toy_csv(folder / "toy.csv", 60)
+    names = {0: "bad", 1: "good", 2: "so-so"}
+    toy_teacher(folder / "model", layers=2, width=24, id2label=names)
+    return folder
+
+
+def refused(arguments: str, capsys) -> str:
+    capsys.readouterr()
+    assert __main__.main(arguments.split()) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and "Traceback" not in said, said
+    assert 20 < len(said) < 500
+    return said
+
+
+@pytest.mark.parametrize("how", [*WEIGHTS, *CONFIGS])
+def test_a_damaged_model_folder_is_refused_in_one_sentence_that_names_it(
+    given, tmp_path, capsys, how
+):
+    folder = tmp_path / "mine"
+    shutil.copytree(given / "model", folder)
+    (WEIGHTS | CONFIGS)[how](folder)
+    before = {p.name: p.stat().st_size for p in folder.iterdir()}
+    own = f"--cpu --train {given}/toy.csv --text text --label label"
+    assert str(folder) in refused(f"evaluate {own} --model {folder}", capsys)
+    assert {p.name: p.stat().st_size for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("how", [h for h in [*WEIGHTS, *CONFIGS] if h != "no config.json"])
+def test_a_damaged_shipped_student_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys, how):
+    shutil.copytree(checkpoints.FOLDER / "reviews-lite", tmp_path / "reviews-lite")
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
+    (WEIGHTS | CONFIGS)[how](tmp_path / "reviews-lite")
+    assert "reviews-lite" in refused("evaluate --cpu --task reviews --model reviews-lite", capsys)
+
+
+@pytest.mark.parametrize(
+    "how", [h for h in WEIGHTS if h not in ("no tensors", "one missing", "other shapes")]
+)
+def test_a_damaged_shipped_adapter_is_refused_in_one_sentence(tmp_path, monkeypatch, how):
+    shutil.copytree(checkpoints.FOLDER / "reviews-teacher", tmp_path / "reviews-teacher")
+    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
+    WEIGHTS[how](tmp_path / "reviews-teacher")
+    with pytest.raises(UserError, match="reviews-teacher") as caught:
+        models.load_classifier("reviews-teacher")
+    assert 20 < len(__main__.plain(caught.value)) < 500
 
 
 # Two at once, and memory ------------------------------------------------------------------------
