@@ -415,6 +415,11 @@ def summary(metrics: dict) -> list[str]:
             f"test texts, {m['size_ratio']:.1f} × smaller, {m['speedup']:.1f} × faster "
             f"(majority {m['majority']:.4f})",
         ]
+        if m["student"] <= m["majority"]:
+            lines.append(
+                "note: the student is no better than always giving the most frequent answer. It "
+                "has learnt nothing yet: more epochs, more text (notebook 11, section 6)."
+            )
     return lines
 
 
@@ -442,4 +447,6 @@ def quiet_libraries() -> None:
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="replace")  # "×" on a terminal that knows ASCII alone
     sys.exit(main())

@@ -57,6 +57,7 @@ def write(out: Path, metrics: dict, options: dict, task: Task) -> None:
         "It was measured on texts like those it was trained on, and on nothing else. It inherits "
         "what its teacher gets wrong.",
         "",
+        *_against_the_majority(metrics),
         *(f"- {note}" for note in task.notes),
         "",
         "## Settings",
@@ -67,6 +68,23 @@ def write(out: Path, metrics: dict, options: dict, task: Task) -> None:
         "",
     ]
     write_text(out / "README.md", "\n".join(lines))
+
+
+def _against_the_majority(metrics: dict) -> list[str]:
+    """What is kept above the most frequent answer, or that nothing is."""
+    least, teacher, student = (metrics.get(k) for k in ("majority", "teacher", "student"))
+    if student is None:
+        return []
+    if student <= least:
+        return [
+            "**The student is no better than always giving the most frequent answer: it has "
+            "learnt nothing yet.**",
+            "",
+        ]
+    if teacher <= least:
+        return ["**The teacher is no better than always giving the most frequent answer.**", ""]
+    share = (student - least) / (teacher - least)
+    return [f"Above the most frequent answer the student keeps {share:.1%} of its teacher.", ""]
 
 
 def write_general(out: Path, metrics: dict, options: dict) -> None:

@@ -564,7 +564,7 @@ function drawHeads(app) {
     keys: "Arrow keys choose a head, Enter opens the pair.",
     summary: `All heads${step}. ` + rows.map(({ sl, losses }) =>
       `Student layer ${sl} learns from teacher layer ${s.mapping[sl]}: loss ${show(mean(losses))}.`).join(" ") +
-      ` Closest: student ${best.sl}·${best.sh} (${show(best.loss)}); farthest: ${worst.sl}·${worst.sh} (${show(worst.loss)}). ` +
+      ` Smallest loss: student ${best.sl}·${best.sh} (${show(best.loss)}); largest: ${worst.sl}·${worst.sh} (${show(worst.loss)}). ` +
       `Chosen: student layer ${s.layer} head ${s.head}, loss ${show(rows[s.layer - 1].losses[s.head - 1])}.`,
     table: () => ({
       columns: ["student_layer", "student_head", "teacher_layer", "teacher_head", "loss", "share", "similarity"],
