@@ -191,7 +191,7 @@ def _fingerprint(folder: Path, entry: dict[str, Any]) -> dict[str, list]:
 def _intact(folder: Path, entry: dict[str, Any]) -> bool:
     """Whether all files are the right ones; reads them only where size or time have changed."""
     with contextlib.suppress(OSError, ValueError):
-        if json.loads((folder / STAMP).read_text()) == _fingerprint(folder, entry):
+        if json.loads((folder / STAMP).read_text(encoding="utf-8")) == _fingerprint(folder, entry):
             return True
     if any(_complaint(folder / file["path"], file) for file in entry["files"]):
         return False
@@ -202,7 +202,7 @@ def _intact(folder: Path, entry: dict[str, Any]) -> bool:
 
 def _write_stamp(folder: Path, entry: dict[str, Any]) -> None:
     beside = folder / f"{STAMP}.{os.getpid()}"
-    beside.write_text(json.dumps(_fingerprint(folder, entry)))
+    beside.write_text(json.dumps(_fingerprint(folder, entry)), encoding="utf-8")
     os.replace(beside, folder / STAMP)
 
 
@@ -317,8 +317,8 @@ def _download(entry: dict[str, Any], work: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--progress-bar", "off"]
     environment = dict(os.environ)
     if entry["archive"]["kind"] == "sdist":
-        (stand_in / "setuptools" / "__init__.py").write_text("")
-        (stand_in / "setuptools" / "build_meta.py").write_text(STAND_IN)
+        (stand_in / "setuptools" / "__init__.py").write_text("", encoding="utf-8")
+        (stand_in / "setuptools" / "build_meta.py").write_text(STAND_IN, encoding="utf-8")
         environment["PYTHONPATH"] = str(stand_in)
         command += ["--no-binary", entry["package"], "--no-build-isolation", "--use-pep517"]
     else:

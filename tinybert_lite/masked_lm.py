@@ -201,7 +201,7 @@ def train_masked_lm(
             done["seconds"] += time.monotonic() - started
             started = time.monotonic()
             _save_state(out, parameters, optimizer, done | asked)
-            with (out / "log.jsonl").open("a") as stream:
+            with (out / "log.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(done) + "\n")
             about = {"teacher": name, "steps": step + 1, "of": steps, "batch": batch, **asked}
             save_checkpoint(model, out, about)
