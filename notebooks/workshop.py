@@ -6,12 +6,14 @@ FOLDER/learner has no solutions, FOLDER/instructor has them open with the notes 
 top, FOLDER/html opens from disk without a network. Nothing is executed.
 """
 
+import contextlib
 import copy
 import hashlib
 import html
 import json
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -394,20 +396,31 @@ def index(notebooks: Mapping[str, NotebookNode]) -> str:
 
 
 def read(folder: Path) -> dict[str, NotebookNode]:
-    """The notebooks of a folder by name, in reading order.
+    """The notebooks of a folder by name, in reading order, as they were last committed.
 
-    Raises WorkshopError where there is none or one cannot be read.
+    What somebody ran or solved in them since stays out of a learner's version. Raises WorkshopError
+    where there is none or one cannot be read.
     """
     found = {}
     for file in sorted(folder.glob("*.ipynb")):
         try:
-            found[file.stem] = nbformat.read(file, as_version=4)
+            found[file.stem] = nbformat.reads(_committed(file), as_version=4)
         except (OSError, ValueError, nbformat.ValidationError) as error:
             said = str(error).partition("\n")[0]
             raise WorkshopError(f"{file.name} cannot be read as a notebook: {said}") from error
     if not found:
         raise WorkshopError(f"{folder} holds no notebooks; name the folder that does.")
     return found
+
+
+def _committed(file: Path) -> str:
+    """The text of a file in git's last commit; as it stands where git does not know it."""
+    with contextlib.suppress(OSError):
+        show = ["git", "show", f"HEAD:./{file.name}"]
+        said = subprocess.run(show, cwd=file.parent, capture_output=True, check=False)
+        if said.returncode == 0:
+            return said.stdout.decode("utf-8")
+    return file.read_text(encoding="utf-8")
 
 
 def make(source: Path) -> dict[str, str]:

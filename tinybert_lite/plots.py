@@ -21,8 +21,16 @@ MAP = "viridis"
 DIFFERENCE = LinearSegmentedColormap.from_list(
     "teacher_student", ["#003f73", "#2f87c0", "#a9d0ea", "#f5f5f3", "#f6c697", "#de7b1e", "#8f3800"]
 )
-LINES = ["#0072b2", "#d55e00", "#009e73", "#a0529b", "#7a6000", "#3f7f93"]
-DASHES = ["-", (0, (5, 3)), (0, (1, 2)), (0, (6, 2, 2, 2)), (0, (3, 1)), (0, (8, 3))]
+LINES = ["#0072b2", "#d55e00", "#009e73", "#a0529b", "#7a6000", "#3f7f93", "#000000"]
+DASHES = [
+    "-",
+    (0, (5, 3)),
+    (0, (1, 2)),
+    (0, (6, 2, 2, 2)),
+    (0, (3, 1)),
+    (0, (8, 3)),
+    (0, (1, 1, 4, 1)),
+]
 NAMES = {"scores": "score before softmax", "probabilities": "probability after softmax"}
 
 
@@ -213,7 +221,7 @@ def training_curves(
     ax.set(xlabel="training step", ylabel=ylabel, title=title)
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False)
+    figure.legend(loc="outside right center", frameon=False)  # never over a curve
     return figure
 
 

@@ -112,8 +112,8 @@ def test_curves_that_fall_by_decades_are_drawn_on_a_logarithmic_axis():
 
 
 def test_curves_differ_by_dashes_not_by_colour_alone():
-    lines = plots.training_curves([0, 1], DRAW.uniform(1, 2, (2, 6))).axes[0].lines
-    assert len({str(line._unscaled_dash_pattern) for line in lines}) == 6
+    lines = plots.training_curves([0, 1], DRAW.uniform(1, 2, (2, 7))).axes[0].lines
+    assert len({str(line._unscaled_dash_pattern) for line in lines}) == 7
 
 
 def test_the_difference_map_is_told_apart_without_seeing_red_or_green():

@@ -333,6 +333,23 @@ def test_a_fold_that_is_not_closed_is_an_error_and_no_leak(text):
         workshop.without_solutions(text)
 
 
+def test_what_was_run_or_solved_since_the_last_commit_stays_out(folder):
+    def git(*words):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *who, *words], cwd=folder, check=True, capture_output=True)
+
+    before = workshop.make(folder)
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "as written")
+    for file in folder.glob("*.ipynb"):
+        notebook = nbformat.read(file, as_version=4)
+        for cell in notebook.cells:
+            cell.source += "\nSOLVED"
+        nbformat.write(notebook, file)
+    assert workshop.make(folder) == before
+
+
 def test_the_index_has_title_and_minutes(folder):
     page = workshop.make(folder)["html/index.html"]
     assert '<a href="42_toy.html">42 · The toy</a>' in page

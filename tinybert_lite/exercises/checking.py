@@ -41,7 +41,9 @@ class Mistake:
 
 
 PADDING = "Positions without a word count too, so the loss changes with the padding of the batch. "
-NOT_TRIED = Result(False, False, hint="Nothing written yet: put your answer where the ... is, and run the cell.")
+NOT_TRIED = Result(
+    False, False, hint="Nothing written yet: put your answer where the ... is, and run the cell."
+)
 
 
 def wrong(mistake: str, hint: str) -> Result:
