@@ -299,7 +299,10 @@ def augment(options: argparse.Namespace) -> int:
     from . import augment, masked_lm, recipe
 
     quiet_libraries()
-    task = recipe.load_task(fields_of(recipe.Options, options))
+    given = fields_of(recipe.Options, options)
+    given.augment = max(1, options.variants or 1)
+    recipe.check(given)
+    task = recipe.load_task(given)
     train = task.splits["train"]
     model, tokenizer = masked_lm.load_masked_lm(options.masked_lm)
     if torch.cuda.is_available() and not options.cpu:
@@ -369,7 +372,8 @@ def export(options: argparse.Namespace) -> int:
     quiet_libraries()
     given = fields_of(settings.Options, options)
     settings.check(given)
-    asked = given.task or given.train or given.test or given.text or given.label
+    own = (given.task, given.train, given.test, given.text, given.text_pair, given.label)
+    asked = any(own) or given.regression
     task = settings.load_task(given) if asked else None
     facts = export.export(options.model, options.out, task, options.max_length, print)
     for line in exported(facts):

@@ -46,9 +46,10 @@ def load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     tensors, facts = load_tensors(folder / ADAPTER)
     model, tokenizer = load_classifier("minilm", facts["labels"].split(","))
     adapted = add_adapter(model, int(facts["rank"]))
-    left = adapted.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
-    if left.unexpected_keys:
+    trained = {k: p.shape for k, p in adapted.named_parameters() if p.requires_grad}
+    if {k: v.shape for k, v in tensors.items()} != trained:
         raise UserError(f"The adapter in {folder} does not fit the embedded teacher.")
+    adapted.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     return adapted.merge_and_unload().eval(), tokenizer
 
 

@@ -46,7 +46,7 @@ def folder_for(out: Path, settings: dict, phases: tuple[str, ...]):
                     f"{out} holds a run with other settings ({', '.join(sorted(differing))}); "
                     "take another --out, or give that run's command again."
                 )
-        elif any(p.name != ".lock" for p in out.iterdir()):
+        elif any(p.name not in (".lock", "config.json.part") for p in out.iterdir()):
             raise UserError(f"{out} is not empty and no run of this program; take another --out.")
         else:
             fresh = True

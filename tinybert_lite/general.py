@@ -16,7 +16,7 @@ from .fitting import max_tokens
 from .folders import folder_for, save_model
 from .mapping import layer_mapping
 from .models import PRESETS, Projection, build_student, load_encoder, parameters, warm_start
-from .options import Manner
+from .options import Manner, Options, check
 from .training import Settings, write_json
 
 
@@ -48,8 +48,12 @@ def run(
 
     No labels, no [MASK], no prediction loss (section 3.3). Returns what metrics.json holds.
     """
-    if options.student not in PRESETS:
-        raise UserError(f"There is no student {options.student!r}; take {', '.join(PRESETS)}.")
+    shared = {f.name for f in dataclasses.fields(Options)} & set(vars(options)) - {"text"}
+    check(Options(**{name: getattr(options, name) for name in shared}), manner)
+    if not 0 <= options.epochs <= 10_000:
+        raise UserError(f"--epochs must lie between 0 and 10,000, not {options.epochs:g}.")
+    if not 0 < options.rate < 1:
+        raise UserError(f"--rate must lie between 0 and 1, not {options.rate:g}.")
     if options.words is not None and options.words < 1:
         raise UserError(f"--words must be 1 or more, not {options.words}.")
     manner, out = manner or Manner(), Path(out)

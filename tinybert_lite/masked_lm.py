@@ -50,7 +50,7 @@ def load_masked_lm(
         name, checkpoint = EMBEDDED_TEACHER, folder
     tokenizer = load_tokenizer(name)
     if name != EMBEDDED_TEACHER and checkpoint is None:
-        model = _base(name)
+        model = _base(name, whole=True)
         if not hasattr(model, "cls"):
             raise UserError(
                 f"{name!r} is no BERT masked language model; take bert-base-uncased, say."
@@ -76,13 +76,14 @@ def load_masked_lm(
     return merged.requires_grad_(False).eval(), tokenizer
 
 
-def _base(name: str) -> PreTrainedModel:
+def _base(name: str, whole: bool = False) -> PreTrainedModel:
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # it would report the head as missing: it is
     try:
-        return AutoModelForMaskedLM.from_pretrained(
-            resolve(name), dtype=torch.float32, trust_remote_code=False, use_safetensors=True
-        )
+        model, report = AutoModelForMaskedLM.from_pretrained(
+            resolve(name), dtype=torch.float32, trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True,
+        )  # fmt: skip
     except (OSError, ValueError) as error:
         raise UserError(
             f"No masked language model could be loaded from {name!r}; give {EMBEDDED_TEACHER}, a "
@@ -90,6 +91,12 @@ def _base(name: str) -> PreTrainedModel:
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)
+    if whole and report["missing_keys"]:  # transformers made them up: its words would be noise
+        raise UserError(
+            f"{name!r} has no trained masked-LM head ({min(report['missing_keys'])} is missing); "
+            f"take {EMBEDDED_TEACHER}, or a BERT masked language model."
+        )
+    return model
 
 
 def build_masked_lm(name: str = EMBEDDED_TEACHER, rank: int = 32, seed: int = 0) -> torch.nn.Module:
@@ -200,11 +207,12 @@ def train_masked_lm(
             done |= {"step": step + 1, "loss": float(np.mean(losses[-save_every:]))}
             done["seconds"] += time.monotonic() - started
             started = time.monotonic()
+            # the state last: who is killed before it does these steps, and this, again
+            about = {"teacher": name, "steps": step + 1, "of": steps, "batch": batch, **asked}
+            save_checkpoint(model, out, about)
             _save_state(out, parameters, optimizer, done | asked)
             with (out / "log.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(done) + "\n")
-            about = {"teacher": name, "steps": step + 1, "of": steps, "batch": batch, **asked}
-            save_checkpoint(model, out, about)
             bar.set_postfix(loss=f"{done['loss']:.3f}")
     return done
 

@@ -115,6 +115,11 @@ def load_classifier(
     """
     if label_names is None and not regression and name in checkpoints.names():
         return checkpoints.load(name)
+    if name in checkpoints.names():
+        raise UserError(
+            f"{name} is shipped as it is, fine-tuned; distill takes it as its teacher, and "
+            f"run and finetune start from {EMBEDDED_TEACHER}."
+        )
     options = {}
     if regression:
         options = {"num_labels": 1, "problem_type": "regression"}
@@ -176,6 +181,17 @@ def _whole(model: PreTrainedModel, name: str, report: dict, head_too: bool) -> N
             f"The weights of {name} do not fit its config.json: {encoder[0]} is {how}"
             + (f", and {len(encoder) - 1} more" if len(encoder) > 1 else "")
             + "; it is no BERT-family model, or the two files are of different models."
+        )
+    beyond = [k for k in report["unexpected_keys"] if ".layer." in k]
+    if beyond:
+        raise UserError(
+            f"The weights of {name} do not fit its config.json: {min(beyond)} is of a layer that it "
+            f"does not have, and {len(beyond) - 1} more; the two files are of different models."
+        )
+    sick = [k for k, t in model.state_dict().items() if not torch.isfinite(t).all()]
+    if sick:
+        raise UserError(
+            f"The weights of {name} hold NaN or infinite numbers ({sick[0]}); take an earlier copy."
         )
     if made_up and head_too:
         raise UserError(

@@ -100,8 +100,14 @@ def check(options: Options, manner: Manner | None = None) -> None:
                 "general student, as general writes it"
                 + (f", or {', '.join(shipped)}." if shipped else ".")
             )
-    if options.start == "warm" and options.general:
-        raise UserError("--start warm and --general exclude each other: a student starts once.")
+    if options.start and options.general:
+        raise UserError(
+            f"--start {options.start} and --general exclude each other: a student starts once."
+        )
+    if options.masked_lm != "minilm" and not options.augment:
+        raise UserError("--masked-lm proposes words for --augment; give both, or neither.")
+    if not options.unlabelled and options.task not in ("reviews", "review-ratings"):
+        raise UserError("--no-unlabelled is for --task reviews and review-ratings; leave it out.")
     if not 0 < options.temperature < math.inf:
         raise UserError(f"--temperature must be a number above 0, not {options.temperature:g}.")
     for name, least in (("batch_size", 1), ("max_length", 8)):

@@ -76,6 +76,10 @@ class Workshop:
         gpu = torch.cuda.is_available() and not manner.cpu
         self.accelerator = Accelerator(cpu=manner.cpu, mixed_precision="bf16" if gpu else "no")
         self.task = load_task(options)
+        if self.task.kind == "regression" and options.temperature != 1:
+            raise UserError(
+                "--temperature softens classes and this task asks for a number; leave it out."
+            )
         for note in self.task.notes:
             tell(f"note: {note}")
         self.tokenizer = load_tokenizer(options.teacher)
@@ -94,6 +98,10 @@ class Workshop:
         done = read_json(self.done_file, mend) if self.done_file.is_file() else {}
         # A phase whose model is gone is done again.
         self.done = {p: d for p, d in done.items() if p == "augment" or self._made(p)}
+        for phase in self.done:  # killed between the note that it is done and this
+            (self.state / f"{phase}.safetensors").unlink(missing_ok=True)
+        if "prediction" in self.done:
+            self._soft_labels.unlink(missing_ok=True)
         self.teacher: PreTrainedModel | None = None
         self.student: PreTrainedModel | None = None
 

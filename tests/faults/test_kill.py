@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.toys import toy_csv, toy_teacher
+from tinybert_lite.folders import folder_for
 
 ROOT = Path(__file__).parents[2]
 
@@ -113,3 +115,21 @@ def test_a_finished_run_given_again_trains_nothing_and_says_the_same(whole):
     )
     assert done.returncode == 0 and files_of(folder / "whole") == expected
     assert (folder / "whole" / "log.jsonl").read_bytes() == before
+
+
+def test_killed_while_the_settings_were_written_the_same_command_is_not_refused(tmp_path):
+    (tmp_path / ".lock").touch()
+    (tmp_path / "config.json.part").write_text('{"vers')
+    with folder_for(tmp_path, {"seed": 0}, ("finetune",)):
+        pass
+    assert names_in(tmp_path) == {"config.json"}
+
+
+def test_killed_between_the_end_of_a_phase_and_its_tidying_nothing_is_left(whole):
+    folder, expected = whole
+    out = folder / "killed before tidying"
+    shutil.copytree(folder / "whole", out)
+    for name in ("finetune", "prediction", "soft_labels"):
+        (out / "state" / f"{name}.safetensors").write_bytes(b"kept for nothing")
+    subprocess.run(command(folder, out), env=environment(), cwd=folder, check=True)
+    assert names_in(out) == names_in(folder / "whole") and files_of(out) == expected

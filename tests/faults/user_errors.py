@@ -26,6 +26,7 @@ OWN = "--train toy.csv --text text --label label"
 RUN = f"run --cpu --quiet {OWN}"
 NEW = "--teacher teacher --out new"
 DISTILL = f"distill --cpu --quiet {OWN} --student nano --out new --teacher"
+GENERAL = "general --cpu --quiet --teacher general --student nano --out new"
 EVALUATE = f"evaluate --cpu {OWN} --model"
 
 # what is wrong: command, what the sentence must say
@@ -86,6 +87,21 @@ CASES = {
     "negative memory": (f"{RUN} {NEW} --keep-gib -1", "--keep-gib must be 0 or more"),
     "NaN seconds": (f"{RUN} {NEW} --save-seconds nan", "--save-seconds must be 0 or more"),
     "two starts": (f"{RUN} {NEW} --start warm --general general", "exclude each other"),
+    "random start and a general student": (f"{RUN} {NEW} --start random --general general", "exclude each other"),
+    "--masked-lm without --augment": (f"{RUN} {NEW} --masked-lm general", "proposes words for --augment"),
+    "--no-unlabelled of an own file": (f"{RUN} {NEW} --no-unlabelled", "is for --task reviews"),
+    "temperature of numbers": (
+        "run --cpu --quiet --train toy.csv --text text --label stars --regression --temperature 2 "
+        f"{NEW}", "--temperature softens classes"),
+    "shipped classifier to fine-tune": (f"finetune --cpu --quiet {OWN} --teacher reviews-lite --out new", "distill takes it"),
+    "augment: a classifier to propose words": (f"augment --cpu --quiet {OWN} --masked-lm teacher --out new.jsonl", "no trained masked-LM head"),
+    "augment: negative seed": (f"augment --cpu --quiet {OWN} --seed -1 --out new.jsonl", "--seed must lie"),
+    "export: half a task": ("export teacher --text-pair b --out new", "Name either a task"),
+    "general: unknown start": (f"{GENERAL} --start cold", "no start 'cold'"),
+    "general: batch size 0": (f"{GENERAL} --batch-size 0", "--batch-size must be 1 or more"),
+    "general: negative epochs": (f"{GENERAL} --epochs -1", "--epochs must lie"),
+    "general: rate 7": (f"{GENERAL} --rate 7", "--rate must lie"),
+    "general: negative seed": (f"{GENERAL} --seed -1", "--seed must lie"),
     "general student missing": (f"{RUN} {NEW} --general nowhere", "no folder nowhere"),
     "general student of another preset": (f"{DISTILL} teacher --general general", "not of this preset"),
     "--out is a file": (f"{RUN} --teacher teacher --out toy.csv", "is a file"),

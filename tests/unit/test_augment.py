@@ -380,6 +380,30 @@ def test_interrupted_training_goes_on_to_the_same_weights(toy, tmp_path, monkeyp
         masked_lm.train_masked_lm(texts, tmp_path / "part", 6, **settings | {"seed": 2})
 
 
+@pytest.mark.parametrize("after", ["_save_state", "save_checkpoint"])
+def test_killed_while_the_last_step_is_saved_the_head_is_still_the_last_one(
+    toy, tmp_path, monkeypatch, after
+):
+    tiny_training(monkeypatch, toy)
+    settings = {"batch": 8, "rank": 2, "save_every": 2, "seed": 1}
+    masked_lm.train_masked_lm(many(80), tmp_path / "whole", 4, **settings)
+    real, seen = getattr(masked_lm, after), []
+
+    def dies(*arguments):
+        real(*arguments)
+        seen.append(1)
+        if len(seen) == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(masked_lm, after, dies)
+        with pytest.raises(Killed):
+            masked_lm.train_masked_lm(many(80), tmp_path / "part", 4, **settings)
+    masked_lm.train_masked_lm(many(80), tmp_path / "part", 4, **settings)
+    files = [tmp_path / run / "model.safetensors" for run in ("whole", "part")]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
 def test_a_saved_head_loads_merged_and_guesses_as_it_did_in_training(toy, tmp_path, monkeypatch):
     tiny_training(monkeypatch, toy)
     masked_lm.train_masked_lm(many(80), tmp_path, 12, batch=8, rank=2, rate=0.02)
