@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from . import UserError, assets, checkpoints
 
@@ -74,6 +75,8 @@ def _load(loader, name: str, **options):
                 f"There is no folder {name}, and the hub cannot be asked for a model of that name: "
                 f"give {EMBEDDED_TEACHER} or a folder, or come back with a network."
             ) from error
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what is missing in a model, `_whole` says in plain words
     try:
         return loader.from_pretrained(place, trust_remote_code=False, **options)
     except MemoryError:
@@ -85,6 +88,8 @@ def _load(loader, name: str, **options):
             "folder with config.json, model.safetensors and tokenizer, or a model name of the hub "
             "(which needs the network once)."
         ) from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
