@@ -1,23 +1,14 @@
 """The functions behind the widget of notebook 01, driven without a kernel."""
 
-import json
-
 import pytest
 import torch
+
+from tests.notebooks.test_callbacks import functions_of
 
 
 @pytest.fixture
 def scope(root):
-    """What the cells of notebook 01 tagged "imports" and "callback" define."""
-    file = root / "notebooks" / "01_the_teacher.ipynb"
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    found = {}
-    for tag in ("imports", "callback"):
-        tagged = [c for c in cells if tag in c["metadata"].get("tags", [])]
-        assert tagged, f"no cell is tagged {tag}"
-        for cell in tagged:
-            exec("".join(cell["source"]), found)  # our own notebook's text
-    return found
+    return functions_of(root, "01_the_teacher.ipynb")
 
 
 @pytest.fixture

@@ -1,23 +1,15 @@
 """The functions behind the widget and the comparison of notebook 06, driven without a kernel."""
 
-import json
-
 import pytest
 
+from tests.notebooks.test_callbacks import functions_of
 from tinybert_lite.augment import Word
 
 
 @pytest.fixture
 def scope(root):
-    """What the cells of notebook 06 tagged "imports" and "callback" define."""
-    file = root / "notebooks" / "06_augmentation.ipynb"
-    cells = json.loads(file.read_text(encoding="utf-8"))["cells"]
-    found = {"head": None, "glove": None}
-    for tag in ("imports", "callback"):
-        tagged = [c for c in cells if tag in c["metadata"].get("tags", [])]
-        assert tagged, f"no cell is tagged {tag}"
-        for cell in tagged:
-            exec("".join(cell["source"]), found)  # our own notebook's text
+    found = functions_of(root, "06_augmentation.ipynb")
+    found |= {"head": None, "glove": None}  # in place: these are the functions' own globals
     return found
 
 

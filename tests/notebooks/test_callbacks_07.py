@@ -1,23 +1,15 @@
 """The functions behind the widgets of notebook 07, taken from it and driven without a kernel."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
+from tests.notebooks.test_callbacks import functions_of
+
 
 @pytest.fixture
 def scope(root):
-    """What the cells of notebook 07 tagged "imports" and "callback" define."""
-    file = root / "notebooks" / "07_task_distillation.ipynb"
-    cells, found = json.loads(file.read_text(encoding="utf-8"))["cells"], {}
-    for tag in ("imports", "callback"):
-        tagged = [c for c in cells if tag in c["metadata"].get("tags", [])]
-        assert tagged, f"no cell is tagged {tag}"
-        for cell in tagged:
-            exec("".join(cell["source"]), found)  # our own notebook's text
-    return found
+    return functions_of(root, "07_task_distillation.ipynb")
 
 
 @pytest.fixture

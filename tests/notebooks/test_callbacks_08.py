@@ -1,11 +1,10 @@
 """The plain functions behind notebook 08's widget, taken from the notebook, on toy models."""
 
-import json
-
 import pytest
 import torch
 from transformers import AutoTokenizer, BertForSequenceClassification
 
+from tests.notebooks.test_callbacks import functions_of
 from tests.toys import toy_teacher
 
 TEXT = "the good film and the awful play"
@@ -14,11 +13,7 @@ TEXT = "the good film and the awful play"
 @pytest.fixture(scope="module")
 def scope(root, tmp_path_factory):
     """What the cells tagged "imports" and "callback" define, with a random model as student."""
-    file = root / "notebooks" / "08_what_transferred.ipynb"
-    cells, found = json.loads(file.read_text(encoding="utf-8"))["cells"], {}
-    for tag in ("imports", "callback"):
-        for cell in (c for c in cells if tag in c["metadata"].get("tags", [])):
-            exec("".join(cell["source"]), found)  # our own notebook's text
+    found = functions_of(root, "08_what_transferred.ipynb")
     folder = toy_teacher(tmp_path_factory.mktemp("toy"), layers=3, initializer_range=0.5)
     found["student"] = BertForSequenceClassification.from_pretrained(folder).eval()
     found["tokenizer"] = AutoTokenizer.from_pretrained(folder)
