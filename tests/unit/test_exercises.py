@@ -12,19 +12,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.wrong_answers import assert_told, register
 from tinybert_lite import exercises
 
 # ---- wrong answers: (check, what the mistake's name or hint must say, the function)
 
-WRONG = []
-
-
-def wrong(check: str, says: str):
-    def remember(function):
-        WRONG.append(pytest.param(check, says, function, id=f"{check}-{function.__name__}"))
-        return function
-
-    return remember
+WRONG, wrong = register()
 
 
 @wrong("check_attention_loss", "softmax before the difference")
@@ -454,11 +447,7 @@ def pairs_zero_based(s, t, g):
 
 @pytest.mark.parametrize(("check", "says", "answer"), WRONG)
 def test_a_known_wrong_answer_gets_its_own_hint(check, says, answer):
-    result = getattr(exercises, check)(answer)
-    assert result.tried and not result.passed
-    assert says.lower() in result.mistake.lower(), result
-    assert result.hint
-    assert repr(result).startswith("[not yet]")
+    assert_told(getattr(exercises, check)(answer), says)
 
 
 def test_there_are_at_least_thirty_wrong_answers():

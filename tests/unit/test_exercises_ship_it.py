@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.wrong_answers import register
 from tinybert_lite.exercises import ship_it
 from tinybert_lite.exercises.ship_it import (
     check_choose,
@@ -17,16 +18,7 @@ from tinybert_lite.exercises.ship_it import (
     check_time_by_operator,
 )
 
-WRONG = []
-
-
-def wrong(check, says: str):
-    def remember(function):
-        name = f"{check.__name__}-{function.__name__}"
-        WRONG.append(pytest.param(check, says, function, id=name))
-        return function
-
-    return remember
+WRONG, wrong = register()
 
 
 # 8 bits

@@ -4,20 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from tests.wrong_answers import assert_told, register
 from tinybert_lite import exercises, models
 from tinybert_lite.exercises import the_teacher
 
-WRONG = []
-
-
-def wrong(check: str, says: str):
-    """Register a wrong answer to a check and words that its mistake must contain."""
-
-    def register(answer):
-        WRONG.append(pytest.param(check, says, answer, id=f"{check}-{answer.__name__}"))
-        return answer
-
-    return register
+WRONG, wrong = register()
 
 
 def cut(x, head, heads):
@@ -298,11 +289,7 @@ def flat_place(attention):
 
 @pytest.mark.parametrize(("check", "says", "answer"), WRONG)
 def test_a_known_wrong_answer_gets_its_own_hint(check, says, answer):
-    result = getattr(exercises, check)(answer)
-    assert result.tried and not result.passed
-    assert says.lower() in result.mistake.lower(), result
-    assert result.hint
-    assert repr(result).startswith("[not yet]")
+    assert_told(getattr(exercises, check)(answer), says)
 
 
 @pytest.mark.parametrize(

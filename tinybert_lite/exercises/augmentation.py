@@ -132,8 +132,8 @@ def _candidates(answer, logits, vocabulary, word, k) -> Result | None:
         return wrong("a piece among the candidates", "## continues a word; alone it is none.")
     if word.lower() in said:
         return wrong(
-            "the word itself",
-            "It is often the best guess, and no change. Mind capitals: the vocabulary has none.",
+            "the word itself" + (", for it has a capital" if word != word.lower() else ""),
+            "It is often the best guess, and no change. The vocabulary has no capitals.",
         )
     if any(not w.isalpha() for w in taken):
         return wrong("not a word", "Numbers and punctuation: w.isalpha() tells them.")
@@ -144,7 +144,7 @@ def _candidates(answer, logits, vocabulary, word, k) -> Result | None:
         return None
     if len(taken) < k and taken == right[: len(taken)]:
         return wrong(
-            f"{len(taken)} instead of {k}",
+            f"thrown away too late: {len(taken)} instead of {k}",
             "You take the k best first and throw some away then. The other way round.",
         )
     if len(taken) != k:
