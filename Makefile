@@ -58,7 +58,8 @@ lab: setup
 	$(PY) -m tinybert_lite fetch
 	$(PY) -m tinybert_lite check
 	$(PY) -m jupyterlab --ip=127.0.0.1 $(if $(NO_BROWSER),--no-browser) \
-	  $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. $(LAB_OPTIONS) notebooks/00_start_here.ipynb
+	  $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. \
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_OPTIONS)
 
 # One pytest run, so that its summary, with what was skipped and why, is the last thing on screen.
 test: lint

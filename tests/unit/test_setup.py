@@ -137,7 +137,8 @@ def test_make_with_an_old_python_says_which_is_needed(makefile_alone, tmp_path):
 def test_make_lab_stays_on_loopback_with_a_token_and_opens_no_browser_when_told(makefile_alone):
     said = makefile_alone("-n", "lab", "NO_BROWSER=1").stdout
     assert "jupyterlab --ip=127.0.0.1 --no-browser" in said
-    assert "notebooks/00_start_here.ipynb" in said
+    first = re.search(r"--LabApp.default_url=/lab/tree/(\S+)", said)[1]
+    assert "--ServerApp.root_dir=. " in said and (environment.ROOT / first).is_file()
     assert "token" not in said and "password" not in said, "Jupyter makes its own token"
     assert "--no-browser" not in makefile_alone("-n", "lab").stdout
 
