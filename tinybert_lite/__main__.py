@@ -76,8 +76,17 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         super().__init__(allow_abbrev=False, **options)
+        self.commands: dict[str, Parser] = {}
 
     def parse_args(self, args=None, namespace=None):
+        args = sys.argv[1:] if args is None else args
+        # A misspelt option is said before what its misspelling leaves missing.
+        command = self.commands.get(args[0]) if args else None
+        for word in args[1:] if command else ():
+            if word.startswith("--") and " " not in word:
+                name = word.partition("=")[0]
+                if name not in ("--", *command._option_string_actions):
+                    raise UserError(f"{args[0]} has no option {name!r}; {command.guess(name)}")
         options, extra = self.parse_known_args(args, namespace)
         if extra:
             kind = "option" if extra[0].startswith("-") else "argument"
@@ -86,6 +95,21 @@ class Parser(argparse.ArgumentParser):
                 "--help lists what it has."
             )
         return options
+
+    def guess(self, wrong: str) -> str:
+        """What an option that is not there may have meant; else where they are listed."""
+        there = [name for name in self._option_string_actions if name.startswith("--")]
+        meant = wrong.strip("-").replace("_", "-")
+        close = (
+            [name for name in there if len(meant) > 3 and meant in name]
+            or [name for name in there if set(meant.split("-")) & set(name[2:].split("-"))]
+            or difflib.get_close_matches(f"--{meant}", there, n=1, cutoff=0.75)
+        )
+        if len(close) == 1:
+            return f"did you mean {close[0]}?"
+        if close:
+            return f"there are {', '.join(close[:-1])} and {close[-1]}."
+        return f"{self.prog} --help lists what it has."
 
     def error(self, message: str):
         if unknown := re.match(r"argument COMMAND: invalid choice: '(.*?)' \(", message):
@@ -120,7 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    made = {}
+    made = parser.commands
     for name, summary in COMMANDS.items():
         made[name] = commands.add_parser(
             name,

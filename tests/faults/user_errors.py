@@ -33,8 +33,14 @@ EVALUATE = f"evaluate --cpu {OWN} --model"
 CASES = {
     "no command": ("", "COMMAND"),
     "unknown command": ("rnu", "did you mean run?"),
-    "unknown option": (f"{RUN} {NEW} --tempreture 2", "no option '--tempreture'"),
-    "shortened option": (f"{RUN} {NEW} --temp 2", "no option '--temp'"),
+    "misspelt command": ("distil", "did you mean distill?"),
+    "misspelt option": (f"{RUN} {NEW} --tempreture 2", "did you mean --temperature?"),
+    "misspelt option beside a missing one": (f"{RUN} --studnt=nano", "did you mean --student?"),
+    "shortened option": (f"{RUN} {NEW} --temp 2", "no option '--temp'; did you mean --temperature?"),
+    "option with underscores": (f"{RUN} {NEW} --batch_size 8", "did you mean --batch-size?"),
+    "option that each phase has": (
+        f"{RUN} {NEW} --epochs 3", "there are --finetune-epochs, --intermediate-epochs and --prediction-epochs."),
+    "option of another program": (f"{RUN} {NEW} --lr 1e-3", "run --help lists what it has"),
     "a word too many": (f"{RUN} {NEW} reviews", "no argument 'reviews'"),
     "no --out": (RUN, "--out"),
     "option without its value": (f"{RUN} --out", "--out expected one argument"),
