@@ -34,6 +34,23 @@ EXAMPLES = {
     "export": "python -m tinybert_lite export runs/reviews/model --task reviews --out runs/onnx\n"
     "  python -m tinybert_lite export reviews-lite --out runs/onnx",
 }
+# Said here, where nothing heavy is imported; tests hold them to models, recipe and augment.
+SIZES = (
+    "layers × width (parameters): lite 3 × 192 (7.3 M), nano 3 × 84 (2.9 M), "
+    "tinybert4 4 × 312 (14.4 M), tinybert6 6 × 768 (67.0 M)"
+)
+EPOCHS = {
+    phase: f"passes over the texts (default: what comes to {steps:,} steps, at least 2 and at most "
+    f"30; for reviews {reviews:g})"
+    for phase, steps, reviews in (
+        ("finetune", 450, 2),
+        ("intermediate", 1700, 2.8),
+        ("prediction", 1100, 2),
+    )
+}
+VARIANTS = (
+    "N_a, draws a sentence (default: 20; for glue tasks the 10, 20 or 30 of the authors' script)"
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -122,6 +139,14 @@ class Parser(argparse.ArgumentParser):
         )
 
 
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Help that ends with each option's default, taken from the option itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        said = action.default not in (None, argparse.SUPPRESS) and action.nargs not in (0, "*")
+        return f"{action.help} (default: %(default)s)" if said else action.help
+
+
 def whole(text: str) -> int:
     try:
         return int(text)
@@ -151,10 +176,12 @@ def build_parser() -> argparse.ArgumentParser:
             help=summary,
             description=summary[0].upper() + summary[1:] + ".",
             epilog=f"example:\n  {EXAMPLES[name]}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=Help,
         )
         made[name].add_argument("--debug", action="store_true", help="show the traceback of errors")
-    made["fetch"].add_argument("assets", nargs="*", help="teacher, glove, reviews, text (all)")
+    made["fetch"].add_argument(
+        "assets", nargs="*", help="teacher, glove, reviews, text (default: all)"
+    )
     for name in ("run", "finetune", "distill", "evaluate", "augment", "export"):
         add_task(made[name])
     for name in ("run", "finetune", "distill"):
@@ -163,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_augment(made["augment"])
     evaluate = made["evaluate"]
     evaluate.add_argument("--model", required=True, metavar="FOLDER", help="a classifier")
-    evaluate.add_argument("--split", default="test", help="train, dev or test (test)")
+    evaluate.add_argument("--split", default="test", help="train, dev or test")
     evaluate.add_argument("--cpu", action="store_true", help="do not use a GPU")
     export = made["export"]
     export.add_argument("model", metavar="FOLDER", help="a classifier, or a shipped one's name")
@@ -176,15 +203,15 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("task")
     group.add_argument("--task", metavar="NAME", help="reviews, review-ratings, glue/sst2 …")
     group.add_argument("--train", metavar="FILE", help="own .csv, .tsv, .jsonl or .parquet")
-    group.add_argument("--test", metavar="FILE", help="own evaluation file (else a share is held)")
+    group.add_argument(
+        "--test", metavar="FILE", help="own evaluation file (default: a fifth of the rows)"
+    )
     group.add_argument("--text", metavar="COLUMN", help="column of the texts")
     group.add_argument("--text-pair", metavar="COLUMN", help="column of the second texts")
     group.add_argument("--label", metavar="COLUMN", help="column of the labels")
     group.add_argument("--regression", action="store_true", help="labels are numbers to predict")
-    group.add_argument("--seed", type=whole, default=0, help="(0)")
-    group.add_argument(
-        "--max-length", type=whole, default=128, help="tokens a text is cut to (128)"
-    )
+    group.add_argument("--seed", type=whole, default=0, help="of every random choice")
+    group.add_argument("--max-length", type=whole, default=128, help="tokens a text is cut to")
 
 
 def add_training(parser: argparse.ArgumentParser, command: str) -> None:
@@ -196,13 +223,19 @@ def add_training(parser: argparse.ArgumentParser, command: str) -> None:
     phases = {"run": ("finetune", "intermediate", "prediction"), "finetune": ("finetune",)}
     group = parser.add_argument_group("training")
     if command != "finetune":
-        group.add_argument("--student", default="lite", help="lite, nano, tinybert4, tinybert6")
+        group.add_argument("--student", default="lite", help=SIZES)
         group.add_argument(
-            "--start", help="warm (SVD of the teacher's embeddings) or random (warm)"
+            "--start",
+            help="warm (SVD of the teacher's embeddings) or random (default: warm, or what "
+            "--general brings)",
         )
-        group.add_argument("--general", metavar="FOLDER", help="start from a general student")
         group.add_argument(
-            "--mapping", default="uniform", help="uniform, top, bottom, or layers as 2,4,6"
+            "--general", metavar="FOLDER", help="start from a general student (default: from none)"
+        )
+        group.add_argument(
+            "--mapping",
+            default="uniform",
+            help="uniform (2,4,6 of 6 for a student of 3), top, bottom, or layers as 1,3,6",
         )
         group.add_argument(
             "--projection", default="paper", help="paper (W_e and W_h) or shared (authors' code)"
@@ -211,26 +244,27 @@ def add_training(parser: argparse.ArgumentParser, command: str) -> None:
             "--no-unlabelled",
             dest="unlabelled",
             action="store_false",
-            help="reviews: do not read the unlabelled sentences too",
+            help="reviews: do not read the unlabelled sentences too (default: read them)",
         )
-        group.add_argument("--augment", type=whole, default=0, help="variants a sentence (0)")
+        group.add_argument("--augment", type=whole, default=0, help="variants a sentence; 0: none")
         add_masked_lm(group)
-        group.add_argument("--temperature", type=number, default=1.0, help="of equation 10 (1)")
+        group.add_argument("--temperature", type=number, default=1.0, help="of equation 10")
     if command != "distill":
         group.add_argument(
             "--adapter",
             type=whole,
             default=16,
             metavar="RANK",
-            help="fine-tune low-rank updates (LoRA) of this rank; 0: all weights (16)",
+            help="fine-tune low-rank updates (LoRA) of this rank; 0: all weights",
         )
-    group.add_argument("--batch-size", type=whole, default=32, help="texts a step (32)")
+    group.add_argument("--batch-size", type=whole, default=32, help="texts a step")
     rates = {"finetune": None, "intermediate": 1e-3, "prediction": 3e-4}
     for phase in phases.get(command, ("intermediate", "prediction")):
-        rate = rates[phase]
-        group.add_argument(f"--{phase}-epochs", type=number, help="(by the number of texts)")
-        said = rate or "0.001 with an adapter, 0.0001 without"
-        group.add_argument(f"--{phase}-rate", type=number, default=rate, help=f"({said})")
+        group.add_argument(f"--{phase}-epochs", type=number, help=EPOCHS[phase])
+        said = "largest learning rate"
+        if rates[phase] is None:
+            said += " (default: 0.001 with an adapter, 0.0001 with --adapter 0)"
+        group.add_argument(f"--{phase}-rate", type=number, default=rates[phase], help=said)
     add_manner(parser)
 
 
@@ -247,9 +281,9 @@ def add_augment(parser: argparse.ArgumentParser) -> None:
     """Algorithm 1 alone."""
     parser.add_argument("--out", required=True, metavar="FILE", help="the .jsonl file to write")
     group = parser.add_argument_group("augmentation")
-    group.add_argument("--variants", type=whole, help="N_a, draws a sentence (as in the paper)")
-    group.add_argument("--p", type=number, default=0.4, help="p_t, chance of a replacement (0.4)")
-    group.add_argument("--k", type=whole, default=15, help="K, candidates a word (15)")
+    group.add_argument("--variants", type=whole, help=VARIANTS)
+    group.add_argument("--p", type=number, default=0.4, help="p_t, chance of a replacement")
+    group.add_argument("--k", type=whole, default=15, help="K, candidates a word")
     add_masked_lm(group)
     group.add_argument("--cpu", action="store_true", help="do not use a GPU")
     group.add_argument("--quiet", dest="progress", action="store_false", help="no progress bar")
@@ -259,19 +293,25 @@ def add_general(parser: argparse.ArgumentParser) -> None:
     """Stage 1: text, teacher, student."""
     parser.add_argument("--out", required=True, metavar="FOLDER", help="where everything goes")
     parser.add_argument("--teacher", default="minilm", help="an encoder: minilm, folder, hub name")
-    parser.add_argument("--student", default="lite", help="lite, nano, tinybert4, tinybert6")
+    parser.add_argument("--student", default="lite", help=SIZES)
     parser.add_argument("--start", default="random", help="random (paper) or warm (SVD)")
-    parser.add_argument("--mapping", default="uniform", help="uniform, top, bottom, or 2,4,6")
+    parser.add_argument(
+        "--mapping", default="uniform", help="uniform, top, bottom, or layers as 1,3,6"
+    )
     parser.add_argument("--projection", default="paper", help="paper or shared")
     parser.add_argument(
-        "--text", nargs="*", default=[], metavar="FILE", help=".txt files (the embedded texts)"
+        "--text",
+        nargs="*",
+        default=[],
+        metavar="FILE",
+        help=".txt files (default: the embedded texts)",
     )
-    parser.add_argument("--words", type=whole, help="at most so many words (all)")
-    parser.add_argument("--epochs", type=number, default=1, help="(1)")
-    parser.add_argument("--rate", type=number, default=1e-3, help="(0.001)")
-    parser.add_argument("--batch-size", type=whole, default=32, help="texts a step (32)")
-    parser.add_argument("--max-length", type=whole, default=128, help="tokens a text (128)")
-    parser.add_argument("--seed", type=whole, default=0, help="(0)")
+    parser.add_argument("--words", type=whole, help="at most so many words (default: all)")
+    parser.add_argument("--epochs", type=number, default=1, help="passes over the text")
+    parser.add_argument("--rate", type=number, default=1e-3, help="largest learning rate")
+    parser.add_argument("--batch-size", type=whole, default=32, help="texts a step")
+    parser.add_argument("--max-length", type=whole, default=128, help="tokens a text is cut to")
+    parser.add_argument("--seed", type=whole, default=0, help="of every random choice")
     add_manner(parser)
 
 
@@ -281,10 +321,10 @@ def add_manner(parser: argparse.ArgumentParser) -> None:
     manner.add_argument("--cpu", action="store_true", help="do not use a GPU")
     manner.add_argument("--quiet", dest="progress", action="store_false", help="no progress bars")
     manner.add_argument(
-        "--save-seconds", type=number, default=60, help="time between checkpoints (60)"
+        "--save-seconds", type=number, default=60, help="seconds between checkpoints"
     )
     manner.add_argument(
-        "--keep-gib", type=number, default=4, help="memory for kept teacher answers (4)"
+        "--keep-gib", type=number, default=4, help="GiB of memory for kept teacher answers"
     )
 
 

@@ -1,6 +1,7 @@
 """A run from a file to a folder (toy teacher and data), and the command line around it."""
 
 import csv
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,18 +9,20 @@ import time
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import checkpoints
-from tinybert_lite.__main__ import COMMANDS, main
+from tinybert_lite import augment, checkpoints, recipe
+from tinybert_lite.__main__ import COMMANDS, EPOCHS, SIZES, VARIANTS, build_parser, main
 from tinybert_lite.fitting import start_from
-from tinybert_lite.models import Projection, build_student, load_encoder
+from tinybert_lite.models import PRESETS, Projection, build_student, load_encoder, parameters
 from tinybert_lite.training import load_tensors
 
 KEYS = (
     "task metric teacher student retained majority test_size seed teacher_params student_params "
     "size_ratio latency_ms speedup seconds environment"
 ).split()
+OWN_DATA = ("task", "train", "text", "text_pair", "label")  # there is no default for these
 FAST = [
     *("--quiet --cpu --student nano --batch-size 16".split()),
     *("--finetune-epochs 1 --intermediate-epochs 1 --prediction-epochs 1".split()),
@@ -174,6 +177,36 @@ def test_every_command_has_help_with_an_example(command, capsys):
         main([command, "--help"])
     assert stopped.value.code == 0
     assert f"python -m tinybert_lite {command}" in capsys.readouterr().out
+
+
+def test_help_gives_the_default_of_every_option_that_takes_a_value():
+    for command, parser in build_parser().commands.items():
+        fields = {f.name: f.default for f in dataclasses.fields(recipe.Options)}
+        for action in parser._actions:
+            said = parser._get_formatter()._expand_help(action) if action.help else ""
+            if action.nargs == 0 or action.required or action.dest in OWN_DATA:
+                continue
+            assert "(default: " in said, f"{command} {action.dest}: {said}"
+            if action.default is not None and command in ("run", "finetune", "distill"):
+                assert action.default == {**fields, **vars(recipe.Manner())}[action.dest]
+
+
+def test_help_gives_the_sizes_and_defaults_that_the_program_has(teacher_dir):
+    teacher = AutoConfig.from_pretrained(teacher_dir)
+    sizes = []
+    for name, preset in PRESETS.items():
+        size = parameters(build_student(teacher, name)) / 1e6
+        sizes.append(f"{name} {preset.layers} × {preset.width} ({size:.1f} M)")
+    assert SIZES.endswith(": " + ", ".join(sizes))
+    texts = {"finetune": 7212, "intermediate": 19_350, "prediction": 19_350}  # of reviews
+    for phase, steps in recipe.ENOUGH_STEPS.items():
+        epochs = min(30, max(2, steps * 32 / texts[phase]))
+        assert (
+            f" {steps:,} steps, at least 2 and at most 30; for reviews {epochs:.2g})"
+            in EPOCHS[phase]
+        )
+    assert f"(default: {augment.N_A};" in VARIANTS
+    assert {*augment.VARIANTS.values()} == {10, 20, 30}
 
 
 def test_importing_the_package_or_asking_for_help_imports_nothing_heavy():
