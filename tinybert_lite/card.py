@@ -62,12 +62,15 @@ def write(out: Path, metrics: dict, options: dict, task: Task) -> None:
         "",
         "## Settings",
         "",
-        "```json",
-        json.dumps(options, indent=2),
-        "```",
-        "",
+        *_settings(options),
     ]
     write_text(out / "README.md", "\n".join(lines))
+
+
+def _settings(options: dict) -> list[str]:
+    """The settings as JSON; one without a value had no part in the run."""
+    used = {name: value for name, value in options.items() if value is not None}
+    return ["```json", json.dumps(used, indent=2), "```", ""]
 
 
 def _against_the_majority(metrics: dict) -> list[str]:
@@ -104,10 +107,7 @@ def write_general(out: Path, metrics: dict, options: dict) -> None:
         "",
         "Last losses: " + ", ".join(f"{k} {v:.4f}" for k, v in m["losses"].items()) + ".",
         "",
-        "```json",
-        json.dumps(options, indent=2),
-        "```",
-        "",
+        *_settings(options),
     ]
     write_text(out / "README.md", "\n".join(lines))
 

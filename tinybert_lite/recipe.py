@@ -232,6 +232,16 @@ class Workshop:
             save_seconds=self.manner.save_seconds,
         )  # fmt: skip
 
+    def _chosen(self, phases: tuple[str, ...]) -> dict:
+        """The settings that were left open, as they were used."""
+        chosen = {}
+        if "intermediate" in phases:
+            chosen["start"] = self.options.start or ("general" if self.options.general else "warm")
+        for phase in set(phases) - {"augment"}:
+            s = self._settings(phase)
+            chosen |= {f"{phase}_epochs": s.epochs, f"{phase}_rate": s.rate}
+        return chosen
+
     def _fresh_teacher(self) -> PreTrainedModel:
         torch.manual_seed(self.options.seed)  # the classifier's start
         return load_classifier(
@@ -361,7 +371,7 @@ class Workshop:
             log = self.state / "log.jsonl"
             if log.is_file():
                 write_text(self.out / "log.jsonl", log.read_text(encoding="utf-8"))
-            card.write(self.out, metrics, dataclasses.asdict(o), task)
+            card.write(self.out, metrics, dataclasses.asdict(o) | self._chosen(phases), task)
             card.draw(self.out, metrics)
         return metrics
 

@@ -63,6 +63,25 @@ def test_the_folder_holds_what_is_promised(classes):
     assert phases == {"finetune", "intermediate", "prediction"}
 
 
+def test_the_card_gives_the_settings_that_were_used(classes, toys):
+    text = (classes[0] / "README.md").read_text(encoding="utf-8")
+    used = json.loads(text.split("```json")[1].split("```")[0])
+    assert None not in used.values() and "null" not in text
+    assert used["start"] == "warm" and used["finetune_rate"] == 1e-3
+    options = recipe.Options(
+        train=str(toys / "toy.csv"), text="text", label="label", teacher=str(toys / "teacher"),
+        student="nano", batch_size=16, adapter=0, general="a folder",
+    )  # fmt: skip
+    (toys / "asked").mkdir()
+    quiet = recipe.Manner(cpu=True, progress=False)
+    chosen = recipe.Workshop(options, toys / "asked", quiet, print)._chosen(recipe.PHASES)
+    texts = len(recipe.load_task(options).splits["train"])
+    wanted = {phase: steps * 16 / texts for phase, steps in recipe.ENOUGH_STEPS.items()}
+    wanted = {f"{phase}_epochs": min(30, max(2, epochs)) for phase, epochs in wanted.items()}
+    rates = {"finetune_rate": 1e-4, "intermediate_rate": 1e-3, "prediction_rate": 3e-4}
+    assert chosen == {"start": "general", **wanted, **rates}
+
+
 def test_the_model_loads_in_a_plain_pipeline_without_this_package(classes):
     code = (
         "import sys; from transformers import pipeline; p = pipeline('text-classification', "
