@@ -24,6 +24,8 @@ from .losses import (
 from .models import Projection
 from .training import History, Settings, fit
 
+SHORT = 64  # tokens, up to which a CPU compares maps faster than Gram products
+
 
 def finetune(
     teacher: PreTrainedModel,
@@ -50,11 +52,24 @@ def finetune(
     return fit(name, teacher, loss, train.lengths, settings, folder, accelerator, score, **options)
 
 
+def attention_form(what: str, attention_mask: Tensor) -> str:
+    """The form in which a batch's attention is compared: `what`, or for "auto" the faster one.
+
+    attention_mask is (batch, l). On a CPU the l × l maps of a short text are cheaper than the d_k × d_k products of the Gram
+    form (12 heads, 28 tokens: a quarter of the time; from about 80 tokens on it is the other way
+    round; `python -m tinybert_lite bench attention` measures it). A GPU takes the Gram form.
+    """
+    if what != "auto":
+        return what
+    short = attention_mask.shape[1] <= SHORT and attention_mask.device.type == "cpu"
+    return "scores" if short else "qk"
+
+
 class Intermediate(nn.Module):
     """Student and projection with the intermediate losses: equations 7, 8 and 9.
 
     `mapping` is g(0…M). `what="qk"` compares attention in its Gram form, `"scores"` in the plain
-    one. `parts` are the losses that count, of "attention", "hidden" and "embedding".
+    one, `"auto"` in the form in which the targets come. `parts` are the losses that count, of "attention", "hidden" and "embedding".
     """
 
     def __init__(
@@ -62,7 +77,7 @@ class Intermediate(nn.Module):
         student: PreTrainedModel,
         projection: Projection,
         mapping: list[int],
-        what: str = "qk",
+        what: str = "auto",
         parts: tuple[str, ...] = ("attention", "hidden", "embedding"),
         normalize: str = "tokens",
     ):
@@ -80,10 +95,13 @@ class Intermediate(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses by name: attention.m for m = 1…M, hidden.m, and embedding."""
         mask = inputs["attention_mask"]
-        got = capture(self.student.base_model, inputs, self.what)
+        what = self.what
+        if what == "auto":
+            what = "qk" if target_attention and isinstance(target_attention[0], tuple) else "scores"
+        got = capture(self.student.base_model, inputs, what)
         losses = {}
         if "attention" in self.parts:
-            loss = attention_loss if self.what == "scores" else attention_loss_gram
+            loss = attention_loss if what == "scores" else attention_loss_gram
             for m, (ours, theirs) in enumerate(zip(got.attention, target_attention), start=1):
                 losses[f"attention.{m}"] = loss(ours, theirs, mask, self.normalize)
         for m, (ours, theirs) in enumerate(zip(got.hidden, target_hidden)):
@@ -99,7 +117,8 @@ class TeacherAnswers:
 
     The teacher is in evaluation mode and without gradients. Its answers are asked once and kept
     in half precision when they fit into `keep_bytes`, else asked again at every step: for an
-    answer does not change from epoch to epoch.
+    answer does not change from epoch to epoch. `what` is "scores", "qk", or "auto": the faster
+    form for each batch (`attention_form`).
     """
 
     def __init__(
@@ -107,7 +126,7 @@ class TeacherAnswers:
         teacher: PreTrainedModel,
         data: Encoded,
         mapping: list[int],
-        what: str = "qk",
+        what: str = "auto",
         keep_bytes: int = 0,
         progress: Callable[[list], list] = lambda batches: batches,
     ):
@@ -152,8 +171,9 @@ class TeacherAnswers:
 
     def __call__(self, rows: np.ndarray, inputs: dict[str, Tensor]) -> tuple[list[Tensor], list]:
         """Targets of one batch: hidden (batch, l, d) each, attention as `what` says."""
+        what = attention_form(self.what, inputs["attention_mask"])
         if self.store is None:
-            return self._ask(inputs, self.what)
+            return self._ask(inputs, what)
         at, _ = self.data.positions(rows)
         kept = self.store[torch.from_numpy(at)].to(self.device, torch.float32)
         count = len(self.mapping)
@@ -163,7 +183,7 @@ class TeacherAnswers:
             for i in range(count, kept.shape[2])
         ]
         pairs = list(zip(flat[::2], flat[1::2], strict=True))
-        if self.what == "qk":
+        if what == "qk":
             return hidden, pairs
         return hidden, [q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 for q, k in pairs]
 

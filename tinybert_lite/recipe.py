@@ -292,7 +292,7 @@ class Workshop:
             f"teacher answers: {need / GIB:.2f} GiB, "
             + ("asked once and kept" if fits else "more than may be kept, asked at every step")
         )
-        return distill.TeacherAnswers(teacher, self.unlabelled, mapping, "qk", keep, self._bar)
+        return distill.TeacherAnswers(teacher, self.unlabelled, mapping, "auto", keep, self._bar)
 
     def _bar(self, batches: list) -> list:
         from tqdm.auto import tqdm

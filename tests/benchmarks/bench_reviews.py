@@ -3,36 +3,48 @@
     python tests/benchmarks/bench_reviews.py [--rows lite random …] [--seeds 0 1 2] [--table]
 
 A (row, seed) that is already in data/results/reviews.json is not run again, so the script may be
-stopped and called as often as there is time; seed 0 of all rows comes first. Every student learns
-from the shipped teacher, on the texts and for the steps of `run --task reviews`; a row names what
-it does otherwise. `--table` writes data/results/README.md from what is there.
+stopped and called as often as there is time; seed 0 of all rows comes first. `--workers 2` shares
+the rows among that many processes of one thread each, which on two cores is faster than one after
+the other. Every student learns from the shipped teacher, on the texts and for the steps of `run
+--task reviews`; a row names what it does otherwise. `--table` writes data/results/README.md from
+what is there.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import fcntl
+import itertools
 import json
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
 
-from tinybert_lite import checkpoints, distill, evaluate, models, tasks
+from tinybert_lite import augment, checkpoints, corpus, cse, distill, evaluate, models, tasks
 from tinybert_lite.__main__ import quiet_libraries
-from tinybert_lite.attention import capture
-from tinybert_lite.batches import encode
+from tinybert_lite.batches import Encoded, encode
 from tinybert_lite.fitting import start_from
+from tinybert_lite.glove import Glove
 from tinybert_lite.losses import soft_cross_entropy
 from tinybert_lite.mapping import layer_mapping
+from tinybert_lite.masked_lm import load_masked_lm
 from tinybert_lite.recipe import ENOUGH_STEPS, LONGEST_UNLABELLED
 from tinybert_lite.training import Settings, fit, write_json
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 PARTS = ("attention", "hidden", "embedding")
+VARIANTS = 2  # augmented sentences for each sentence of the task, in the row "augmented"
+CSE_TEXTS, CSE_STEPS = 20_000, 2000  # general passages the CSE starts from, and steps on them
 
 
 @dataclass(frozen=True)
@@ -47,9 +59,10 @@ class Row:
     steps: str = "both"  # "both", "joint", "prediction" (alone), "intermediate" (then gold labels)
     labels: str = "soft"  # or "hard": gold labels in place of the teacher
     temperature: float = 1.0
-    texts: str = "all"  # or "task": without the unlabelled sentences
+    texts: str = "all"  # or "task" (without the unlabelled sentences), "augmented" (in their place)
 
 
+# Rows that share the teacher's answers stand together: asking for them takes minutes.
 ROWS = {
     "lite": Row("the recipe"),
     "hard labels": Row("gold labels only, no teacher", steps="prediction", labels="hard"),
@@ -58,15 +71,21 @@ ROWS = {
     "no attention loss": Row("without equation 7", parts=("hidden", "embedding")),
     "no hidden loss": Row("without equation 8", parts=("attention", "embedding")),
     "no embedding loss": Row("without equation 9", parts=("attention", "hidden")),
-    "mapping top": Row("g(m) = the last layers", mapping="top"),
-    "mapping bottom": Row("g(m) = the first layers", mapping="bottom"),
     "random start": Row("as in the paper, without stage 1", start="random"),
     "general start": Row("from the shipped student of stage 1", start="general-lite"),
-    "no unlabelled text": Row("only the sentences of the task", texts="task"),
     "one joint step": Row("all losses at once", steps="joint"),
     "temperature 2": Row("t = 2 in equation 10", temperature=2.0),
     "nano": Row("the recipe, width 84", student="nano"),
     "nano, hard labels": Row("gold labels only", student="nano", steps="prediction", labels="hard"),
+    "CSE": Row("no attention at all: convolution over GloVe, soft labels", "cse", "sentences"),
+    "CSE, hard labels": Row("the same, gold labels only", "cse", "sentences", labels="hard"),
+    "no unlabelled text": Row("only the sentences of the task", texts="task"),
+    "augmented": Row(
+        f"{VARIANTS} sentences of Algorithm 1 for each of the task, no other text",
+        texts="augmented",
+    ),
+    "mapping top": Row("g(m) = the last layers", mapping="top"),
+    "mapping bottom": Row("g(m) = the first layers", mapping="bottom"),
 }
 
 
@@ -90,21 +109,34 @@ class World:
             "task": encode(self.tokenizer, task_texts, None, None),
             "all": encode(self.tokenizer, [*task_texts, *more], None, None),
         }
+        self.words = {"task": task_texts, "all": [*task_texts, *more]}
+        self.sentence_vectors: torch.Tensor | None = None  # of the CSE's general text
         self._answers: tuple = (None, None)
         self._soft: dict[str, torch.Tensor] = {}
+
+    def read(self, texts: str) -> Encoded:
+        """The tokenised texts of a name; the augmented ones are made when first asked for."""
+        if texts not in self.texts:
+            own = self.words["task"]
+            new = augment.augment(own, None, load_masked_lm("minilm"), Glove.load(), n=VARIANTS)
+            self.words[texts] = [*own, *(row["text"] for row in new)]
+            self.texts[texts] = encode(self.tokenizer, self.words[texts], None, None)
+        return self.texts[texts]
 
     def answers(self, texts: str, mapping: list[int]) -> distill.TeacherAnswers:
         if self._answers[0] != (texts, mapping):
             self._answers = (None, None)  # free the old ones first: they fill a gigabyte or more
             answers = distill.TeacherAnswers(
-                self.teacher, self.texts[texts], mapping, "qk", 4 * 2**30
+                self.teacher, self.read(texts), mapping, "auto", 4 * 2**30
             )
             self._answers = ((texts, mapping), answers)
+            if answers.soft_labels is not None:
+                self._soft[texts] = answers.soft_labels
         return self._answers[1]
 
     def soft_labels(self, texts: str) -> torch.Tensor:
         if texts not in self._soft:
-            self._soft[texts] = torch.from_numpy(evaluate.predict(self.teacher, self.texts[texts]))
+            self._soft[texts] = torch.from_numpy(evaluate.predict(self.teacher, self.read(texts)))
         return self._soft[texts]
 
 
@@ -118,12 +150,52 @@ class Joint(nn.Module):
 
     def forward(self, inputs, hidden, attention, soft_labels):
         losses = self.intermediate(inputs, hidden, attention)
-        logits = capture(self.intermediate.student, inputs, "qk").logits
+        logits = self.intermediate.student(**inputs).logits
         return losses | {"prediction": soft_cross_entropy(logits, soft_labels)}
 
 
-def train(row: Row, seed: int, world: World, folder: Path) -> nn.Module:
-    """The student of one row, ready to be scored."""
+def train_cse(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, dict]:
+    """The student without attention, and the texts of each split as it reads them."""
+    words, vectors = cse.word_table(Glove.load())
+    splits = world.task.splits
+    data = {name: cse.encode_words(words, s.texts, s.labels) for name, s in splits.items()}
+    student = cse.CSE(vectors, len(world.task.label_names), seed=seed)
+
+    def settings(steps: int, rate: float, data) -> Settings:
+        return Settings(epochs=steps * 32 / len(data), rate=rate, seed=seed, save_seconds=1e9)
+
+    def score() -> float:
+        return evaluate.score(world.task, student, data["dev"])["accuracy"]
+
+    general = list(itertools.islice(corpus.sentences(None, 0), CSE_TEXTS)) + world.words["all"]
+    encoder, tokenizer = models.load_encoder("minilm")
+    if world.sentence_vectors is None:
+        tokens = encode(tokenizer, general, None, None, max_length=64)
+        world.sentence_vectors = cse.sentence_vectors(encoder, tokens)
+    read = cse.encode_words(words, general)
+    cse.pretrain(
+        student, read, world.sentence_vectors, settings(CSE_STEPS, 1e-3, read), folder,
+        world.accelerator, progress=False,
+    )  # fmt: skip
+    steps = ENOUGH_STEPS["intermediate"] + ENOUGH_STEPS["prediction"]
+    if row.labels == "hard":
+        distill.finetune(
+            student, data["train"], settings(steps, 1e-3, data["train"]), folder,
+            world.accelerator, score, name="gold", progress=False,
+        )  # fmt: skip
+    else:
+        read = cse.encode_words(words, world.words[row.texts])
+        distill.prediction(
+            student, world.teacher, read, settings(steps, 1e-3, read), folder, world.accelerator,
+            row.temperature, score, soft_labels=world.soft_labels(row.texts), progress=False,
+        )  # fmt: skip
+    return student, data
+
+
+def train(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, dict]:
+    """The student of one row, and the texts of each split as it reads them."""
+    if row.student == "cse":
+        return train_cse(row, seed, world, folder)
     accelerator, task = world.accelerator, world.task
     student = models.build_student(world.teacher.config, row.student, seed)
     widths = student.config.hidden_size, world.teacher.config.hidden_size
@@ -132,7 +204,7 @@ def train(row: Row, seed: int, world: World, folder: Path) -> nn.Module:
         models.warm_start(student, projection, world.teacher)
     elif row.start != "random":
         start_from(student, projection, row.start)
-    texts = world.texts[row.texts]
+    texts = world.read(row.texts)
     mapping = layer_mapping(
         world.teacher.config.num_hidden_layers, student.config.num_hidden_layers, row.mapping
     )
@@ -140,7 +212,7 @@ def train(row: Row, seed: int, world: World, folder: Path) -> nn.Module:
     def settings(steps: int, rate: float, data) -> Settings:
         return Settings(epochs=steps * 32 / len(data), rate=rate, seed=seed, save_seconds=1e9)
 
-    module = distill.Intermediate(student, projection, mapping, "qk", row.parts)
+    module = distill.Intermediate(student, projection, mapping, parts=row.parts)
     student.to(accelerator.device)
     first, second = ENOUGH_STEPS["intermediate"], ENOUGH_STEPS["prediction"]
 
@@ -158,7 +230,7 @@ def train(row: Row, seed: int, world: World, folder: Path) -> nn.Module:
         together = settings(first + second, 1e-3, texts)
         fit("joint", joint, loss, texts.lengths, together, folder, accelerator, score,
             progress=False)  # fmt: skip
-        return student
+        return student, world.data
     if row.steps in ("both", "intermediate"):
         answers = world.answers(row.texts, mapping)
         distill.intermediate(
@@ -177,11 +249,21 @@ def train(row: Row, seed: int, world: World, folder: Path) -> nn.Module:
             student, world.teacher, texts, settings(second, 3e-4, texts), folder, accelerator,
             row.temperature, score, soft_labels=world.soft_labels(row.texts), progress=False,
         )  # fmt: skip
-    return student
+    return student, world.data
 
 
-def baselines(task: tasks.Task) -> dict[str, float]:
-    """Accuracy of TF-IDF with logistic regression, and of the majority answer."""
+def bits(right: np.ndarray) -> str:
+    """Which test texts were answered right, packed: unpack by numpy.unpackbits(bytes.fromhex)."""
+    return np.packbits(right).tobytes().hex()
+
+
+def right_of(task: tasks.Task, model: nn.Module, data: Encoded) -> np.ndarray:
+    """Whether each text is answered right."""
+    return evaluate.answers(task, evaluate.predict(model, data)) == data.labels
+
+
+def baselines(task: tasks.Task) -> dict[str, np.ndarray]:
+    """Right or wrong on each test text: TF-IDF with logistic regression, the majority answer."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -190,10 +272,25 @@ def baselines(task: tasks.Task) -> dict[str, float]:
     bag = make_pipeline(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), LogisticRegression(C=10)
     ).fit(train.texts, train.labels)
+    most = np.bincount(train.labels).argmax()
     return {
-        "TF-IDF, logistic regression": task.score(bag.predict(test.texts), test.labels)["accuracy"],
-        "majority": task.majority()["accuracy"],
+        "TF-IDF, logistic regression": bag.predict(test.texts) == test.labels,
+        "majority": test.labels == most,
     }
+
+
+def merge(file: Path, new: dict) -> dict:
+    """Put what is new into the results file, which other workers write too; the whole of it."""
+    with (Path(tempfile.gettempdir()) / f"{file.stem}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"runs": {}}
+        runs = known["runs"]
+        for name, seeds in new.pop("runs", {}).items():
+            runs[name] = runs.get(name, {}) | seeds
+        known |= new
+        known["runs"] = {name: runs[name] for name in ROWS if runs.get(name)}
+        write_json(file, known)
+    return known
 
 
 def table(results: dict) -> str:
@@ -237,46 +334,84 @@ def table(results: dict) -> str:
     return "\n".join(lines) + "\n"
 
 
+def work(jobs: list[tuple[int, str]], options: argparse.Namespace) -> None:
+    """Run the jobs (seed, row) that nobody has done or begun."""
+    world = World()
+    test = world.data["test"]
+    results = merge(options.out, {})
+    if "fixed" not in results:
+        right = {"teacher": right_of(world.task, world.teacher, test)} | baselines(world.task)
+        merge(options.out, {
+            "command": "python tests/benchmarks/bench_reviews.py",
+            "test_texts": len(test),
+            "fixed": {name: float(r.mean()) for name, r in right.items()},
+            "right": {name: bits(r) for name, r in right.items()},
+            "environment": evaluate.environment(),
+        })  # fmt: skip
+    for seed, name in jobs:
+        start = ROWS[name].start
+        there = start in ("warm", "random", "sentences", *checkpoints.general_names())
+        if not there or str(seed) in merge(options.out, {})["runs"].get(name, {}):
+            continue
+        with claim(options.out, seed, name) as free:
+            if not free:
+                continue
+            started = time.monotonic()
+            with tempfile.TemporaryDirectory() as folder:
+                student, data = train(ROWS[name], seed, world, Path(folder))
+            right = right_of(world.task, student, data["test"])
+            run = {
+                "accuracy": float(right.mean()),
+                "dev": float(right_of(world.task, student, data["dev"]).mean()),
+                "parameters": models.parameters(student),
+                "seconds": round(time.monotonic() - started),
+                "threads": torch.get_num_threads(),
+                "date": time.strftime("%Y-%m-%d"),
+                "row": dataclasses.asdict(ROWS[name]),
+                "right": bits(right),
+            }
+            merge(options.out, {"runs": {name: {str(seed): run}}})
+        print(f"{name}, seed {seed}: {run['accuracy']:.4f} in {run['seconds']} s", flush=True)
+
+
+@contextlib.contextmanager
+def claim(out: Path, seed: int, name: str):
+    """Whether this job is nobody else's; a claim ends with its worker, however that ends."""
+    file = Path(tempfile.gettempdir()) / f"{out.stem}-{seed}-{list(ROWS).index(name)}.claim"
+    with file.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def share(jobs: list[tuple[int, str]], options: argparse.Namespace) -> None:
+    """The jobs by several processes of one thread each; each takes the next that is free."""
+    command = [sys.executable, __file__, "--out", str(options.out), "--rows", *options.rows]
+    command += ["--seeds", *map(str, options.seeds)]
+    alone = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    running = [subprocess.Popen(command, env=alone) for _ in range(options.workers)]
+    if any(process.wait() for process in running):
+        sys.exit("error: a worker stopped; its message is above. What was done is kept.")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=RESULTS / "reviews.json")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="write the table and run nothing")
     options = parser.parse_args()
     quiet_libraries()
-    known = options.out.is_file()
-    results = json.loads(options.out.read_text(encoding="utf-8")) if known else {"runs": {}}
-    if not options.table:
-        world = World()
-        test = world.data["test"]
-        if "fixed" not in results:
-            teacher = evaluate.score(world.task, world.teacher, test)["accuracy"]
-            results |= {
-                "command": "python tests/benchmarks/bench_reviews.py",
-                "test_texts": len(test),
-                "fixed": {"teacher": teacher} | baselines(world.task),
-                "environment": evaluate.environment(),
-            }
-        for seed in options.seeds:
-            for name in options.rows:
-                runs = results["runs"].setdefault(name, {})
-                start = ROWS[name].start
-                there = start in ("warm", "random", *checkpoints.general_names())
-                if str(seed) in runs or not there:
-                    continue
-                started = time.monotonic()
-                with tempfile.TemporaryDirectory() as folder:
-                    student = train(ROWS[name], seed, world, Path(folder))
-                runs[str(seed)] = {
-                    "accuracy": evaluate.score(world.task, student, test)["accuracy"],
-                    "dev": evaluate.score(world.task, student, world.data["dev"])["accuracy"],
-                    "seconds": round(time.monotonic() - started),
-                    "date": time.strftime("%Y-%m-%d"),
-                    "row": dataclasses.asdict(ROWS[name]),
-                }
-                write_json(options.out, results)
-                print(f"{name}, seed {seed}: {runs[str(seed)]['accuracy']:.4f}", flush=True)
+    jobs = [(seed, name) for seed in options.seeds for name in options.rows]
+    if options.workers > 1:
+        share(jobs, options)
+    elif not options.table:
+        work(jobs, options)
+    results = merge(options.out, {})
     (options.out.parent / "README.md").write_text(table(results), encoding="utf-8")
 
 

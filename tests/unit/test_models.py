@@ -9,10 +9,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
 from tests.toys import toy_teacher
-from tinybert_lite import UserError, models
+from tinybert_lite import UserError, distill, models
 from tinybert_lite.attention import capture
 from tinybert_lite.batches import encode
-from tinybert_lite.distill import TeacherAnswers
+from tinybert_lite.distill import Intermediate, TeacherAnswers
 from tinybert_lite.mapping import layer_mapping
 from tinybert_lite.models import (
     PRESETS,
@@ -316,6 +316,24 @@ def test_kept_answers_are_the_asked_ones_up_to_half_precision(toys, what):
             for x, y in zip(a, b, strict=True):
                 by_token = x.transpose(1, 2)[real], y.transpose(1, 2)[real]
                 torch.testing.assert_close(*by_token, rtol=1e-3, atol=1e-3)
+
+
+def test_the_form_of_the_attention_follows_the_length_and_both_forms_give_the_same_losses(toys):
+    student = build_student(load_classifier(str(toys / "three"))[0].config, Preset(3, 24, 48))
+    losses = {}
+    for what in ("qk", "scores", "auto"):
+        answers, data, teacher = answers_of(toys, 2**30, what)
+        projection = Projection(24, teacher.config.hidden_size)
+        module = Intermediate(student, projection, [0, 2, 4, 6], parts=("attention",)).eval()
+        rows = np.array([0, 1, 3])
+        inputs = data.batch(rows)
+        losses[what] = torch.stack(list(module(inputs, *answers(rows, inputs)).values()))
+    torch.testing.assert_close(losses["qk"], losses["scores"], rtol=1e-4, atol=1e-6)
+    assert torch.equal(losses["auto"], losses["scores"])  # a CPU, and short texts
+    long = torch.ones(1, distill.SHORT + 1)
+    assert distill.attention_form("auto", long) == "qk"
+    assert distill.attention_form("auto", long[:, 1:]) == "scores"
+    assert distill.attention_form("auto", torch.ones(1, 4, device="meta")) == "qk"
 
 
 def test_answers_are_of_the_layers_the_mapping_names(toys):
