@@ -1,6 +1,7 @@
 """Teachers and students: stock transformers models, student presets, projections, warm start."""
 
 import copy
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from transformers.utils import logging
 from . import UserError, assets, checkpoints
 
 EMBEDDED_TEACHER = "minilm"
+HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")  # a name, or owner/name; never a path's . or /
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,11 @@ def resolve(name: str) -> str:
         raise UserError(f"The folder {name} holds no model: there is no config.json in it.")
     if Path(name).is_file():
         raise UserError(f"{name} is a file; give the folder of a model, with config.json in it.")
+    if not Path(name).is_dir() and not HUB_NAME.fullmatch(name):
+        raise UserError(
+            f"There is no folder {name}; check the path of the model (a relative one begins "
+            "where the command is given)."
+        )
     return name
 
 

@@ -124,6 +124,18 @@ CASES = {
     "checkpoint that is none": (f"{RUN} --teacher teacher --out no-checkpoint", "is no checkpoint"),
     "teacher without config.json": (f"{RUN} --teacher full --out new", "no config.json"),
     "teacher is a file": (f"{RUN} --teacher toy.csv --out new", "toy.csv is a file"),
+    **{
+        f"model folder missing: {place}": (command.format(place), f"There is no folder {place};")
+        for place, command in [
+            ("./nowhere", "export {} --out new"),
+            ("../nowhere", f"{RUN} --teacher {{}} --out new"),
+            ("/no/where", f"{DISTILL} {{}}"),
+            ("nowhere/", f"{EVALUATE} {{}}"),
+            ("runs/reviews/model", f"{EVALUATE} {{}}"),
+            ("~/model", "general --teacher {} --out new"),
+            ("../no/where", f"augment {OWN} --masked-lm {{}} --out new.jsonl"),
+        ]
+    },
     "teacher neither folder nor hub name": (f"{RUN} --teacher a/b/c --out new", "no folder a/b/c"),
     "hub name without a network": (f"{RUN} --teacher no-such/model --out new", "come back with a network"),
     "teacher with broken weights": (f"{RUN} --teacher cut --out new", "No model could be loaded from 'cut'"),
