@@ -18,6 +18,7 @@ COMMANDS = {
     "distill": "distil a student from a fine-tuned teacher",
     "evaluate": "score a model folder on a task",
     "export": "write a classifier as ONNX, float32 and int8, and compare its answers with torch's",
+    "bench": "measure the speed of each part beside the authors' procedure, on this machine",
 }
 EXAMPLES = {
     "check": "python -m tinybert_lite check",
@@ -33,6 +34,7 @@ EXAMPLES = {
     "evaluate": "python -m tinybert_lite evaluate --task reviews --model runs/reviews/model",
     "export": "python -m tinybert_lite export runs/reviews/model --task reviews --out runs/onnx\n"
     "  python -m tinybert_lite export reviews-lite --out runs/onnx",
+    "bench": "python -m tinybert_lite bench intermediate attention --out runs/bench.json",
 }
 # Said here, where nothing heavy is imported; tests hold them to models, recipe and augment.
 SIZES = (
@@ -183,7 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
         "assets", nargs="*", help="teacher, glove, reviews, text (default: all)"
     )
     for name in ("run", "finetune", "distill", "evaluate", "augment", "export"):
-        add_task(made[name])
+        add_task(made[name], augments=name == "augment")
     for name in ("run", "finetune", "distill"):
         add_training(made[name], name)
     add_general(made["general"])
@@ -195,10 +197,28 @@ def build_parser() -> argparse.ArgumentParser:
     export = made["export"]
     export.add_argument("model", metavar="FOLDER", help="a classifier, or a shipped one's name")
     export.add_argument("--out", required=True, metavar="FOLDER", help="where the files go")
+    add_bench(made["bench"])
     return parser
 
 
-def add_task(parser: argparse.ArgumentParser) -> None:
+def add_bench(parser: argparse.ArgumentParser) -> None:
+    """What to measure, and on what."""
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        help="intermediate, prediction, finetune, attention, inference, start (default: these), "
+        "and whole (all of intermediate distillation, once each way: half an hour on two cores)",
+    )
+    parser.add_argument(
+        "--size", default="embedded", help="embedded, or bert-base (random weights and texts)"
+    )
+    parser.add_argument("--tokens", type=whole, default=128, help="of bert-base's random texts")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--out", metavar="FILE", help="a .json file for all that was measured")
+
+
+def add_task(parser: argparse.ArgumentParser, augments: bool) -> None:
     """What to learn: a known task or the user's own files."""
     group = parser.add_argument_group("task")
     group.add_argument("--task", metavar="NAME", help="reviews, review-ratings, glue/sst2 …")
@@ -211,6 +231,8 @@ def add_task(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--label", metavar="COLUMN", help="column of the labels")
     group.add_argument("--regression", action="store_true", help="labels are numbers to predict")
     group.add_argument("--seed", type=whole, default=0, help="of every random choice")
+    if augments:  # whole texts are varied
+        return
     group.add_argument("--max-length", type=whole, default=128, help="tokens a text is cut to")
 
 
@@ -446,6 +468,28 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
+def bench(options: argparse.Namespace) -> int:
+    import time
+    from pathlib import Path
+
+    from . import bench, training
+
+    quiet_libraries()
+    if options.out and not Path(options.out).parent.is_dir():
+        raise UserError(
+            f"The folder of {options.out} is not there; make it, or take another --out."
+        )
+    parts = options.parts or list(bench.PARTS)
+    found = bench.run(parts, options.size, options.device, options.tokens, print)
+    if options.out:
+        command = "python -m tinybert_lite bench " + " ".join(parts)
+        command += f" --size {options.size} --tokens {options.tokens} --device {options.device}"
+        about = {"command": command, "date": time.strftime("%Y-%m-%d")}
+        training.write_json(Path(options.out), about | found)
+        print(f"all of it is in {options.out}")
+    return 0
+
+
 HANDLERS = {
     "check": check,
     "fetch": fetch,
@@ -456,6 +500,7 @@ HANDLERS = {
     "distill": distill,
     "evaluate": evaluate,
     "export": export,
+    "bench": bench,
 }
 
 

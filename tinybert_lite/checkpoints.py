@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from . import UserError
@@ -13,6 +14,25 @@ from .training import load_tensors, save_tensors, write_json, write_text
 FOLDER = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
 ADAPTER = "adapter.safetensors"
 PROJECTION = "projection.safetensors"
+
+
+def only_floats(file: Path) -> None:
+    """Refuse a safetensors file of a model whose weights are no floating-point numbers.
+
+    float32 would be made of 8-bit integers without their scale. A file that cannot be read is left
+    to its loader. Raises UserError.
+    """
+    try:
+        with safe_open(file, "pt") as stored:
+            kinds = {key: stored.get_slice(key).get_dtype() for key in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return
+    for key, kind in kinds.items():  # what is no weight, as position numbers, may be whole
+        if key.endswith((".weight", ".bias")) and kind not in ("F16", "BF16", "F32", "F64"):
+            raise UserError(
+                f"{file} holds {key} as {kind}; the weights of a model must be floating-point "
+                "numbers of 16, 32 or 64 bits, so take the model as it was before it was quantised."
+            )
 
 
 def names() -> list[str]:
@@ -43,6 +63,7 @@ def load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     folder = FOLDER / name
     if not (folder / ADAPTER).is_file():
         return load_classifier(str(folder), tokenizer="minilm")
+    only_floats(folder / ADAPTER)
     tensors, facts = load_tensors(folder / ADAPTER)
     model, tokenizer = load_classifier("minilm", facts["labels"].split(","))
     adapted = add_adapter(model, int(facts["rank"]))

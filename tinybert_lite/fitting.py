@@ -58,6 +58,7 @@ def start_from(student: PreTrainedModel, projection: Projection, folder: str) ->
     place = checkpoints.FOLDER / folder if folder in checkpoints.general_names() else Path(folder)
     file = place / checkpoints.PROJECTION
     if file.is_file():
+        checkpoints.only_floats(file)
         try:
             stored = load_tensors(file)[0]
             projection.load_state_dict({k: v.float() for k, v in stored.items()})

@@ -82,6 +82,8 @@ def _load(loader, name: str, **options):
                 f"There is no folder {name}, and the hub cannot be asked for a model of that name: "
                 f"give {EMBEDDED_TEACHER} or a folder, or come back with a network."
             ) from error
+    for file in Path(place).glob("model*.safetensors"):
+        checkpoints.only_floats(file)
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()  # what is missing in a model, `_whole` says in plain words
     try:
@@ -271,7 +273,13 @@ def add_adapter(model: PreTrainedModel, rank: int) -> nn.Module:
     """Low-rank updates (LoRA) on every linear layer of a classifier, its head trained whole.
 
     The base weights are frozen; `merge_and_unload()` of the result is the plain model again.
+    Raises UserError for a rank above the width of the layers, which would be no low rank.
     """
+    if rank > (width := model.config.hidden_size):
+        raise UserError(
+            f"--adapter {rank} is more than the width of the teacher's layers, {width}; take a "
+            "small rank as 16, or 0 to train all weights."
+        )
     from peft import LoraConfig, get_peft_model
 
     return get_peft_model(

@@ -15,11 +15,13 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock
+from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.toys import toy_csv, toy_teacher
 from tinybert_lite import models
 from tinybert_lite.__main__ import main
+from tinybert_lite.training import load_tensors
 
 TABLE = Path(__file__).parents[2] / "data" / "results" / "user_errors.md"
 OWN = "--train toy.csv --text text --label label"
@@ -101,6 +103,10 @@ CASES = {
         f"{NEW}", "--temperature softens classes"),
     "shipped classifier to fine-tune": (f"finetune --cpu --quiet {OWN} --teacher reviews-lite --out new", "distill takes it"),
     "augment: a classifier to propose words": (f"augment --cpu --quiet {OWN} --masked-lm teacher --out new.jsonl", "no trained masked-LM head"),
+    "augment: length of texts": (f"augment {OWN} --max-length 64 --out new.jsonl", "no option '--max-length'"),
+    "adapter wider than the layers": (f"{RUN} {NEW} --adapter 100000", "width of the teacher's layers, 24"),
+    "weights of 8-bit integers": (f"{EVALUATE} int8", "embeddings.word_embeddings.weight as I8"),
+    "weights of truth values": (f"{RUN} --teacher bool --out new", "classifier.bias as BOOL"),
     "augment: negative seed": (f"augment --cpu --quiet {OWN} --seed -1 --out new.jsonl", "--seed must lie"),
     "export: half a task": ("export teacher --text-pair b --out new", "Name either a task"),
     "general: unknown start": (f"{GENERAL} --start cold", "no start 'cold'"),
@@ -175,8 +181,15 @@ def make_world(folder: Path) -> Path:
     toy_teacher(folder / "general", width=24, layers=2, id2label=names)
     toy_teacher(folder / "other-classes", width=24, id2label={0: "spam", 1: "ham", 2: "eggs"})
     toy_teacher(folder / "regressor", width=24, num_labels=1)
-    for name in ("cut", "swapped", "pickle", "vocabulary", "encoder"):
+    for name in ("cut", "swapped", "pickle", "vocabulary", "encoder", "int8", "bool"):
         shutil.copytree(folder / "teacher", folder / name)
+    for name, key, kind in [
+        ("int8", "bert.embeddings.word_embeddings.weight", torch.int8),
+        ("bool", "classifier.bias", torch.bool),
+    ]:
+        tensors, facts = load_tensors(folder / name / "model.safetensors")
+        tensors[key] = tensors[key].to(kind)
+        save_file(tensors, folder / name / "model.safetensors", facts)
     weights = folder / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     toy_teacher(folder / "wide", width=48)

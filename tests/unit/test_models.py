@@ -1,10 +1,13 @@
 """Teachers, students and their sizes; the teacher's answers."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
@@ -26,6 +29,7 @@ from tinybert_lite.models import (
     student_config,
     warm_start,
 )
+from tinybert_lite.training import load_tensors
 
 BERT_BASE = BertConfig()  # the defaults are bert-base-uncased
 TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", "today 1 2 3"] * 3
@@ -248,6 +252,24 @@ def test_weights_of_another_size_or_depth_are_never_made_up(toys, tmp_path):
                 load(str(folder))
         with pytest.raises(UserError, match="do not fit its config.json"):
             load_classifier(str(folder), ["a", "b"])
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_may_be_stored_in_16_and_64_bits_but_not_as_integers(toys, tmp_path, kind):
+    shutil.copytree(toys / "three", tmp_path / "stored")
+    file = tmp_path / "stored" / "model.safetensors"
+    tensors, facts = load_tensors(file)
+    tensors["bert.embeddings.position_ids"] = torch.arange(4)[None]  # older files have them
+    save_file(
+        {k: v.to(kind) if v.is_floating_point() else v for k, v in tensors.items()}, file, facts
+    )
+    model = load_classifier(str(tmp_path / "stored"))[0]
+    key = "bert.encoder.layer.0.output.dense.weight"
+    assert torch.equal(model.state_dict()[key], tensors[key].to(kind).float())
+    tensors[key] = (100 * tensors[key]).to(torch.int8)
+    save_file(tensors, file, facts)
+    with pytest.raises(UserError, match="layer.0.output.dense.weight as I8"):
+        load_encoder(str(tmp_path / "stored"))
 
 
 def test_a_folder_without_a_tokenizer_is_refused(toys, tmp_path):
