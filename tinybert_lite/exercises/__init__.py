@@ -34,6 +34,13 @@ from .task_distillation import (
     check_suspect,
 )
 from .the_teacher import check_flops, check_head_scores, check_previous_head, check_sizes
+from .what_mattered import (
+    check_bootstrap,
+    check_comparison,
+    check_new_row,
+    check_ranking,
+    check_surplus,
+)
 from .what_transferred import check_caption, check_errors_alike, check_flips, check_moved
 from .your_own import check_hours, check_leaks, check_standard_error
 
@@ -42,10 +49,12 @@ __all__ = [
     "check_after_softmax",
     "check_attention_loss",
     "check_best_step",
+    "check_bootstrap",
     "check_candidates",
     "check_caption",
     "check_checkpoint",
     "check_choose",
+    "check_comparison",
     "check_disagreement",
     "check_draw",
     "check_errors_alike",
@@ -65,12 +74,14 @@ __all__ = [
     "check_mask_repair",
     "check_moved",
     "check_neighbours",
+    "check_new_row",
     "check_pair_rows",
     "check_pairs",
     "check_parameters",
     "check_prediction",
     "check_previous_head",
     "check_quantise",
+    "check_ranking",
     "check_rate",
     "check_regression_target",
     "check_retained",
@@ -78,6 +89,7 @@ __all__ = [
     "check_sizes",
     "check_soft_cross_entropy",
     "check_standard_error",
+    "check_surplus",
     "check_suspect",
     "check_teacher_hidden",
     "check_temperature_repair",
