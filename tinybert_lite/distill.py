@@ -1,5 +1,6 @@
 """The phases: teacher fine-tuning, general distillation, and both steps of task distillation."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,7 +156,7 @@ class TeacherAnswers:
         self.heads = config.num_attention_heads
         parts = 3 * len(self.mapping) - 2
         shape = (int(self.data.offsets[-1]), parts, config.hidden_size)
-        self.store = torch.empty(shape, dtype=torch.float16)
+        self.store = torch.empty(shape, dtype=torch.float16, device=self._home(shape))
         for rows in progress(by_length(self.data.lengths, 64)):
             inputs = self.data.batch(rows, self.device)
             hidden, attention = self._ask(inputs, "qk")
@@ -163,11 +164,18 @@ class TeacherAnswers:
             at, real = self.data.positions(rows)
             together = torch.stack(hidden + flat, dim=2)[torch.from_numpy(real)]
             # float16 ends at 65504; a hidden state beyond it would become infinite.
-            self.store[torch.from_numpy(at[real])] = together.clamp(-6e4, 6e4).half().cpu()
+            where = torch.from_numpy(at[real]).to(self.store.device)
+            self.store[where] = together.clamp(-6e4, 6e4).half().to(self.store.device)
             if self._logits is not None:
                 if self.soft_labels is None:
                     self.soft_labels = torch.empty(len(self.data), self._logits.shape[1])
                 self.soft_labels[torch.from_numpy(rows)] = self._logits.float().cpu()
+
+    def _home(self, shape: tuple[int, ...]) -> torch.device:
+        """The teacher's device where half of its free memory is enough, else the CPU."""
+        need, gpu = 2 * math.prod(shape), self.device.type == "cuda"
+        fits = gpu and need < torch.cuda.mem_get_info(self.device)[0] / 2
+        return self.device if fits else torch.device("cpu")
 
     def __call__(self, rows: np.ndarray, inputs: dict[str, Tensor]) -> tuple[list[Tensor], list]:
         """Targets of one batch: hidden (batch, l, d) each, attention as `what` says."""
@@ -175,7 +183,8 @@ class TeacherAnswers:
         if self.store is None:
             return self._ask(inputs, what)
         at, _ = self.data.positions(rows)
-        kept = self.store[torch.from_numpy(at)].to(self.device, torch.float32)
+        kept = self.store[torch.from_numpy(at).to(self.store.device)]
+        kept = kept.to(self.device, torch.float32)
         count = len(self.mapping)
         hidden = [kept[:, :, i] for i in range(count)]
         flat = [

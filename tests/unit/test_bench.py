@@ -1,0 +1,134 @@
+"""The speed harness: both sides do the same work, and what cannot be measured is said."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from tests.toys import toy_teacher
+from tinybert_lite import UserError, bench, distill, models
+from tinybert_lite.__main__ import main
+from tinybert_lite.batches import encode
+from tinybert_lite.training import Settings
+
+TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", "today 1 2 3"] * 8
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """A World of a toy teacher and a toy student; no real weights."""
+    toy_teacher(tmp_path / "toy")
+    world = object.__new__(bench.World)
+    world.cuda, world.accelerator = False, Accelerator(cpu=True)
+    world.device, world.task, world.padded = torch.device("cpu"), None, 16
+    world.teacher, tokenizer = models.load_classifier(str(tmp_path / "toy"))
+    world.teacher.eval()
+    monkeypatch.setitem(models.PRESETS, "toy", models.Preset(3, 24, 48))
+    world.preset, world.mapping = "toy", [0, 2, 4, 6]
+    labels = np.arange(len(TEXTS)) % 2
+    world.data = {"train": encode(tokenizer, TEXTS, None, labels, 16)}
+    return world
+
+
+def plain(world, data, phase):
+    side = bench.Plain(world, data, Settings(epochs=1, rate=1e-3))
+    side.student.eval()
+    side.student.train = lambda mode=True: side.student  # no dropout: losses can be compared
+    side.student.base_model.train = lambda mode=True: side.student.base_model
+    side.begin(side.student, side.projection)
+    return getattr(side, phase)
+
+
+def test_both_sides_have_the_same_intermediate_loss_on_the_same_batch(world):
+    data, rows = world.data["train"], np.arange(8)
+    got = plain(world, data, "intermediate")(rows)
+    student, projection = world.student()
+    module = distill.Intermediate(student, projection, world.mapping).eval()
+    inputs = data.batch(rows)
+    for form in ("qk", "scores"):
+        answers = distill.TeacherAnswers(world.teacher, data, world.mapping, form)
+        ours = sum(module(inputs, *answers(rows, inputs)).values()).item()
+        assert got == pytest.approx(ours, rel=1e-4)
+
+
+def test_both_sides_have_the_same_prediction_loss_on_the_same_batch(world):
+    data, rows = world.data["train"], np.arange(8)
+    got = plain(world, data, "prediction")(rows)
+    student, _ = world.student()
+    inputs = data.batch(rows)
+    with torch.no_grad():
+        theirs, ours = world.teacher(**inputs).logits, student.eval()(**inputs).logits
+    assert got == pytest.approx(bench.soft_cross_entropy(ours, theirs).item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("phase", ["intermediate", "prediction", "finetune"])
+def test_a_phase_is_measured_both_ways_and_leaves_the_teacher_as_it_was(world, phase):
+    before = {k: v.clone() for k, v in world.teacher.state_dict().items()}
+    found = bench.training(world, phase, steps=1)
+    assert found["sentences"] == 32 and found["padded_to"] == 16
+    for side in ("plain", "ours"):
+        assert found[side]["sentences_per_second"] > 0 and len(found[side]["rounds"]) == 3
+    ratio = found["plain"]["seconds"] / found["ours"]["seconds"]
+    assert found["times"] == pytest.approx(ratio, abs=0.01)
+    assert all(torch.equal(v, before[k]) for k, v in world.teacher.state_dict().items())
+
+
+def test_padding_costs_the_plain_side_and_a_teachers_share_costs_ours(world):
+    side = bench.Plain(world, world.data["train"], Settings(epochs=1))
+    assert side.inputs(np.arange(2))["input_ids"].shape == (2, 16)
+    assert (
+        side.inputs(np.arange(2))["attention_mask"].sum() == world.data["train"].lengths[:2].sum()
+    )
+    assert bench.training(world, "intermediate", steps=1)["teacher_once_seconds"] > 0
+
+
+def test_sides_take_turns_and_the_first_round_is_dropped():
+    called, seconds = [], iter([9.0, 9.0, 1.0, 2.0, 3.0, 2.0, 2.0, 5.0])
+    world = type("W", (), {"cuda": False})()
+
+    def side(name):
+        return lambda: called.append(name) or next(seconds)
+
+    got = bench.in_turn(world, {"a": side("a"), "b": side("b")}, rounds=3)
+    assert called == ["a", "b"] * 4
+    assert got["a"]["seconds"] == 2.0 and got["b"]["seconds"] == 2.0
+    assert got["a"]["rounds"] == [1.0, 3.0, 2.0]
+
+
+def test_the_floor_of_a_step_grows_with_its_tokens(world):
+    few, many = (bench.step_floor(world, "intermediate", n) for n in (8, 16))
+    assert many["operations"] > 1.9 * few["operations"] and many["bytes"] == few["bytes"] > 0
+
+
+def test_the_import_is_measured_in_a_fresh_process_and_without_torch():
+    found = bench.start(repeats=1)
+    assert 0 < found["python alone"] < found["help"] < 10 and found["import"] > 0
+
+
+@pytest.mark.parametrize(
+    "arguments, says",
+    [
+        (["nonsense"], "There is nothing called 'nonsense' to measure"),
+        (["start", "--size", "huge"], "--size is embedded or bert-base"),
+        (["start", "--device", "cuda"], "There is no CUDA device here"),
+        (["start", "--out", "no/such/folder/b.json"], "is not there"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_a_sentence(arguments, says, capsys):
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    assert main(["bench", *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_the_command_writes_what_it_measured_with_the_machine(tmp_path, monkeypatch, world):
+    monkeypatch.setattr(bench, "World", lambda *a, **k: world)
+    out = tmp_path / "b.json"
+    assert main(["bench", "start", "--out", str(out)]) == 0
+    found = json.loads(out.read_text(encoding="utf-8"))
+    assert found["environment"]["torch"] and found["floor"]["float32_flops"] > 1e8
+    assert found["command"].startswith("python -m tinybert_lite bench start")
+    with pytest.raises(UserError, match="embedded only"):
+        bench.run(["whole"])

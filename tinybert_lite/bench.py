@@ -1,0 +1,515 @@
+"""Speed: each part beside the authors' procedure, in one process, the two sides taking turns.
+
+The plain side states that procedure anew with stock parts: float32, every batch of 32 padded to
+the task's maximum (64 tokens), the teacher asked at every step, its attention maps and the
+student's written out, torch's AdamW as it comes. The other side is the package as `run` uses it.
+Medians of several rounds after a warm-up.
+"""
+
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
+
+from . import UserError, distill, evaluate, models, tasks
+from .attention import capture
+from .batches import Encoded, encode
+from .losses import attention_loss, attention_loss_gram, hidden_loss, soft_cross_entropy
+from .mapping import layer_mapping
+from .training import Settings
+
+BATCH, PADDED = 32, 64
+STEPS, ROUNDS = 20, 3
+EPOCHS = 10  # over which the teacher's answers, asked once, are shared out
+PARTS = ("intermediate", "prediction", "finetune", "attention", "inference", "start")
+
+
+class World:
+    """Teacher, student's size, texts and device of one measurement.
+
+    `size="embedded"` is the reviews teacher with the lite student on reviews; `"bert-base"` a
+    teacher and a tinybert4 of random weights on random texts of `tokens` tokens: speed does not
+    depend on what the weights are.
+    """
+
+    def __init__(self, size: str, device: str, tokens: int = 128, texts: int = 2048):
+        self.cuda = device.startswith("cuda")
+        if self.cuda and not torch.cuda.is_available():
+            raise UserError("There is no CUDA device here; leave --device out.")
+        self.accelerator = Accelerator(
+            cpu=not self.cuda, mixed_precision="bf16" if self.cuda else "no"
+        )
+        self.device = self.accelerator.device
+        self.task: tasks.Task | None = None
+        if size == "embedded":
+            self.task = tasks.load_task("reviews")
+            self.teacher, tokenizer = models.load_classifier("reviews-teacher")
+            self.preset, self.padded = "lite", PADDED
+            self.data = {
+                name: encode(tokenizer, s.texts, None, s.labels, PADDED)
+                for name, s in self.task.splits.items()
+            }
+        elif size == "bert-base":
+            torch.manual_seed(0)
+            self.teacher = BertForSequenceClassification(BertConfig())
+            self.preset, self.padded = "tinybert4", tokens
+            ids = np.random.default_rng(0).integers(1000, 30000, texts * tokens).astype(np.int32)
+            labels = np.arange(texts) % 2
+            offsets = np.arange(texts + 1, dtype=np.int64) * tokens
+            self.data = {"train": Encoded(ids, None, offsets, labels, 0)}
+        else:
+            raise UserError(f"--size is embedded or bert-base, not {size!r}.")
+        self.teacher.to(self.device).eval()
+        config = self.teacher.config
+        layers = models.PRESETS[self.preset].layers
+        self.mapping = layer_mapping(config.num_hidden_layers, layers)
+
+    def student(self) -> tuple[PreTrainedModel, models.Projection]:
+        """A fresh student and its projection; both sides begin with the same weights."""
+        student = models.build_student(self.teacher.config, self.preset, 0)
+        projection = models.Projection(
+            student.config.hidden_size, self.teacher.config.hidden_size, "paper", 0
+        )
+        models.warm_start(student, projection, self.teacher.cpu())
+        self.teacher.to(self.device)
+        return student.to(self.device), projection.to(self.device)
+
+    def slice(self, count: int) -> Encoded:
+        """The first `count` training texts of a shuffle."""
+        train = self.data["train"]
+        order = np.random.default_rng(0).permutation(len(train))[:count]
+        parts = [train.tokens[train.offsets[i] : train.offsets[i + 1]] for i in order]
+        offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
+        return Encoded(np.concatenate(parts), None, offsets, train.labels[order], train.pad)
+
+    def wait(self) -> None:
+        if self.cuda:
+            torch.cuda.synchronize()
+
+
+# The plain side ---------------------------------------------------------------------------------
+
+
+class Plain:
+    """The authors' procedure with stock parts: one step after the other, nothing kept."""
+
+    def __init__(self, world: World, data: Encoded, settings: Settings):
+        self.world, self.data, self.settings = world, data, settings
+        self.student, self.projection = world.student()
+        self.step_number, self.total = 0, round(settings.epochs * len(data) / BATCH)
+
+    def begin(self, *modules: nn.Module) -> None:
+        self.trained = [p for m in modules for p in m.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=self.settings.rate, weight_decay=0.01)
+
+    def batches(self, epoch: int) -> list[np.ndarray]:
+        order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.data))
+        return [order[i : i + BATCH] for i in range(0, len(order), BATCH)]
+
+    def inputs(self, rows: np.ndarray) -> dict[str, Tensor]:
+        short = self.data.batch(rows)
+        missing = self.world.padded - short["input_ids"].shape[1]
+        return {
+            key: F.pad(t, (0, missing), value=self.data.pad if key == "input_ids" else 0).to(
+                self.world.device
+            )
+            for key, t in short.items()
+        }
+
+    def update(self, loss: Tensor) -> None:
+        from .training import rate_at
+
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.trained, 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.step_number, self.total, self.settings)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step_number += 1
+
+    def intermediate(self, rows: np.ndarray) -> float:
+        """One step on equations 7 to 9, maps written out; its loss."""
+        world, inputs = self.world, self.inputs(rows)
+        mask = inputs["attention_mask"]
+        with torch.no_grad():
+            theirs = capture(world.teacher, inputs, "scores")
+        ours = capture(self.student.base_model.train(), inputs, "scores")
+        loss = torch.zeros((), device=world.device)
+        for m, g in enumerate(world.mapping):
+            loss = loss + hidden_loss(ours.hidden[m], theirs.hidden[g], self.projection(m), mask)
+            if m:
+                scores = ours.attention[m - 1], theirs.attention[g - 1]
+                loss = loss + attention_loss(*scores, mask)
+        self.update(loss)
+        return loss.item()
+
+    def prediction(self, rows: np.ndarray) -> float:
+        """One step on equation 10; its loss."""
+        inputs = self.inputs(rows)
+        with torch.no_grad():
+            theirs = self.world.teacher(**inputs).logits
+        loss = soft_cross_entropy(self.student.train()(**inputs).logits, theirs)
+        self.update(loss)
+        return loss.item()
+
+    def finetune(self, rows: np.ndarray) -> float:
+        """One step of the teacher on hard labels; its loss."""
+        labels = torch.from_numpy(self.data.labels[rows]).to(self.world.device)
+        loss = F.cross_entropy(self.teacher.train()(**self.inputs(rows)).logits, labels)
+        self.update(loss)
+        return loss.item()
+
+
+# What is measured -------------------------------------------------------------------------------
+
+
+def in_turn(world: World, sides: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> dict:
+    """Call the sides in turn; median seconds of each, and its peak memory on a GPU in bytes.
+
+    A side returns the seconds it wants counted. The first round warms up and is dropped.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    peak: dict[str, int] = {}
+    for turn in range(rounds + 1):
+        for name, side in sides.items():
+            if world.cuda:
+                torch.cuda.reset_peak_memory_stats()
+            took = side()
+            if turn:
+                seconds[name].append(took)
+            if world.cuda:
+                peak[name] = torch.cuda.max_memory_allocated()
+    return {
+        name: {
+            "seconds": statistics.median(s),
+            "rounds": [round(x, 4) for x in s],
+            **({"peak_bytes": peak[name]} if peak else {}),
+        }
+        for name, s in seconds.items()
+    }
+
+
+def timed(world: World, what: Callable[[], object]) -> float:
+    """Seconds of one call, the device's work included."""
+    world.wait()
+    started = time.perf_counter()
+    what()
+    world.wait()
+    return time.perf_counter() - started
+
+
+def training(world: World, phase: str, steps: int = STEPS) -> dict:
+    """Sentences and real tokens a second of one phase, plain and ours, and how many times."""
+    data = world.slice(min(len(world.data["train"]), steps * BATCH))
+    steps = -(-len(data) // BATCH)
+    settings = Settings(epochs=1, rate=1e-3 if phase == "intermediate" else 3e-4, save_seconds=1e9)
+    plain = Plain(world, data, settings)
+    if phase == "finetune":
+        plain.teacher = _copy(world.teacher)
+        plain.begin(plain.teacher)
+    else:
+        plain.begin(plain.student, *([plain.projection] if phase == "intermediate" else []))
+
+    def plain_side() -> float:
+        plain.step_number = 0
+        step = getattr(plain, phase)
+        return timed(world, lambda: [step(rows) for rows in plain.batches(0)])
+
+    once, ours_side = _ours(world, phase, data, settings)
+    measured = in_turn(world, {"plain": plain_side, "ours": ours_side})
+    measured["ours"]["seconds"] += once / EPOCHS
+    tokens = int(data.offsets[-1])
+    for side in measured.values():
+        side["sentences_per_second"] = round(len(data) / side["seconds"], 1)
+        side["tokens_per_second"] = round(tokens / side["seconds"], 1)
+    return measured | {
+        "times": round(measured["plain"]["seconds"] / measured["ours"]["seconds"], 2),
+        "teacher_once_seconds": round(once, 3),
+        "sentences": len(data),
+        "mean_tokens": round(tokens / len(data), 1),
+        "padded_to": world.padded,
+    }
+
+
+def _copy(teacher: PreTrainedModel) -> PreTrainedModel:
+    import copy
+
+    return copy.deepcopy(teacher)
+
+
+def _ours(world: World, phase: str, data: Encoded, settings: Settings):
+    """Seconds of what is done once for all epochs, and one epoch of the package's own loop."""
+    accelerator = world.accelerator
+    if phase == "intermediate":
+        keep: list = []
+
+        def ask():
+            keep[:] = [distill.TeacherAnswers(world.teacher, data, world.mapping, keep_bytes=2**36)]
+
+        ask()  # warm-up
+        once = timed(world, ask)
+        student, projection = world.student()
+        module = distill.Intermediate(student, projection, world.mapping)
+
+        def epoch(folder):
+            distill.intermediate(
+                module, keep[0], data, settings, folder, accelerator, progress=False
+            )
+
+    elif phase == "prediction":
+        soft = torch.from_numpy(evaluate.predict(world.teacher, data))
+        once = timed(world, lambda: evaluate.predict(world.teacher, data))
+        student, _ = world.student()
+
+        def epoch(folder):
+            distill.prediction(
+                student, world.teacher, data, settings, folder, accelerator, soft_labels=soft,
+                progress=False,
+            )  # fmt: skip
+
+    else:
+        once, teacher = 0.0, _copy(world.teacher)
+
+        def epoch(folder):
+            distill.finetune(teacher, data, settings, folder, accelerator, progress=False)
+
+    def side() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+            # the checkpoint at the end of a phase is written once, not once an epoch
+            from . import training as loop
+
+            save, loop._Run.save = loop._Run.save, lambda run: None
+            try:
+                return timed(world, lambda: epoch(Path(folder)))
+            finally:
+                loop._Run.save = save
+
+    return once, side
+
+
+def attention(
+    world: World, lengths=(28, 64, 128, 256, 512), batch: int = 8, heads: int = 12
+) -> dict:
+    """Equation 7 with its gradients: maps written out against the Gram form, by length."""
+    found = {}
+    width = world.teacher.config.hidden_size // world.teacher.config.num_attention_heads
+    for l in lengths:
+        generator = torch.Generator().manual_seed(0)
+
+        def drawn(d, l=l, generator=generator):
+            return torch.randn(batch, heads, l, d, generator=generator).to(world.device)
+
+        q, k, qt, kt = drawn(16), drawn(16), drawn(width), drawn(width)
+        q.requires_grad_()
+        k.requires_grad_()
+        mask = torch.ones(batch, l, device=world.device)
+
+        def maps(q=q, k=k, qt=qt, kt=kt, mask=mask, d=width):
+            ours, theirs = q @ k.transpose(-1, -2) / 4, qt @ kt.transpose(-1, -2) * d**-0.5
+            attention_loss(ours, theirs, mask).backward()
+
+        def gram(q=q, k=k, qt=qt, kt=kt, mask=mask):
+            attention_loss_gram((q, k), (qt, kt), mask).backward()
+
+        sides = {
+            "maps": lambda f=maps: timed(world, lambda: [f() for _ in range(5)]) / 5,
+            "gram": lambda f=gram: timed(world, lambda: [f() for _ in range(5)]) / 5,
+        }
+        measured = in_turn(world, sides, 5)
+        found[str(l)] = measured | {
+            "times": round(measured["maps"]["seconds"] / measured["gram"]["seconds"], 2)
+        }
+    return found | {"batch": batch, "heads": heads, "d_k": {"student": 16, "teacher": width}}
+
+
+def inference(world: World, repeats: int = 7) -> dict:
+    """Milliseconds of teacher and students, batch × tokens, and how many times the teacher's."""
+    students = {"lite": "lite", "nano": "nano"} if world.task else {"tinybert4": "tinybert4"}
+    sides = {"teacher": world.teacher} | {
+        name: models.build_student(world.teacher.config, preset, 0).to(world.device).eval()
+        for name, preset in students.items()
+    }
+    found = {}
+    for batch, tokens in itertools.product((1, 8, 32), (16, 64, 128)):
+        got = evaluate.latency(sides, batch, tokens, repeats)
+        found[f"{batch} x {tokens}"] = {
+            name: {"ms": round(ms, 3), "times": round(got["teacher"] / ms, 2)}
+            for name, ms in got.items()
+        }
+    return found
+
+
+def start(repeats: int = 5) -> dict:
+    """Seconds until `import tinybert_lite` and `--help` are done, median of fresh processes."""
+    found = {}
+    for name, command in {
+        "import": ["-c", "import tinybert_lite, sys; assert 'torch' not in sys.modules"],
+        "help": ["-m", "tinybert_lite", "--help"],
+        "python alone": ["-c", ""],
+    }.items():
+        took = []
+        for _ in range(repeats + 1):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+            took.append(time.perf_counter() - began)
+        found[name] = round(statistics.median(took[1:]), 3)
+    return found
+
+
+def floor(world: World) -> dict:
+    """What the machine gives: matrix products and copies, in operations and bytes a second."""
+    size = 4096 if world.cuda else 1024
+    found = {}
+    for name in ("float32", "bfloat16") if world.cuda else ("float32",):
+        a = torch.randn(size, size, device=world.device, dtype=getattr(torch, name))
+        took = in_turn(
+            world, {"mm": lambda a=a: timed(world, lambda: [a @ a for _ in range(10)]) / 10}, 5
+        )
+        found[f"{name}_flops"] = 2 * size**3 / took["mm"]["seconds"]
+    block = torch.empty(2**28 if world.cuda else 2**25, device=world.device)
+    copy = torch.empty_like(block)
+    took = in_turn(world, {"copy": lambda: timed(world, lambda: copy.copy_(block))}, 5)
+    found["bytes"] = 2 * block.numel() * 4 / took["copy"]["seconds"]
+    return found
+
+
+def step_floor(world: World, phase: str, mean_tokens: float) -> dict:
+    """Operations and bytes that one of our steps cannot do without, by the sizes of the models.
+
+    Forward and backward are three times the products of the forward pass (section "FLOPs" of
+    `models.flops`); AdamW reads and writes weight, gradient and two moments: 28 bytes a weight.
+    """
+    student = models.student_config(world.teacher.config, world.preset)
+    config = world.teacher.config if phase == "finetune" else student
+    tokens = max(1, round(mean_tokens))
+    operations = 3 * BATCH * models.flops(config, tokens)
+    size = models.parameters(world.teacher)
+    if phase != "finetune":
+        with torch.device("meta"):
+            size = models.parameters(BertForSequenceClassification(student))
+    if phase == "intermediate":
+        width, theirs = student.hidden_size, world.teacher.config.hidden_size
+        operations += 3 * 2 * BATCH * tokens * width * theirs * len(world.mapping)
+    return {"operations": operations, "bytes": 28 * size}
+
+
+def whole(world: World, epochs: float = EPOCHS, tell: Callable = print) -> dict:
+    """All of intermediate distillation on the task, once each way: seconds and final dev losses."""
+    train, dev = world.data["train"], world.data["dev"]
+    settings = Settings(epochs=epochs, rate=1e-3, save_seconds=1e9)
+    found = {}
+
+    def final(student, projection) -> dict[str, float]:
+        module = distill.Intermediate(student, projection, world.mapping).to(world.device).eval()
+        answers = distill.TeacherAnswers(world.teacher, dev, world.mapping)
+        sums: dict[str, float] = {}
+        from .batches import by_length
+
+        with torch.no_grad():
+            for rows in by_length(dev.lengths, BATCH):
+                inputs = dev.batch(rows, world.device)
+                for key, value in module(inputs, *answers(rows, inputs)).items():
+                    sums[key] = sums.get(key, 0.0) + value.item() * len(rows) / len(dev)
+        return sums
+
+    started = time.perf_counter()
+    student, projection = world.student()
+    module = distill.Intermediate(student, projection, world.mapping)
+    answers = distill.TeacherAnswers(world.teacher, train, world.mapping, keep_bytes=2**36)
+    with tempfile.TemporaryDirectory() as folder:
+        distill.intermediate(
+            module, answers, train, settings, Path(folder), world.accelerator, progress=False
+        )
+    world.wait()
+    found["ours"] = {"seconds": time.perf_counter() - started, "losses": final(student, projection)}
+    tell(f"ours: {found['ours']['seconds']:.0f} s")
+    plain = Plain(world, train, settings)
+    plain.begin(plain.student, plain.projection)
+    started = time.perf_counter()
+    for epoch in itertools.count():
+        for rows in plain.batches(epoch):
+            if plain.step_number < plain.total:
+                plain.intermediate(rows)
+        if plain.step_number >= plain.total:
+            break
+    world.wait()
+    found["plain"] = {
+        "seconds": time.perf_counter() - started,
+        "losses": final(plain.student, plain.projection),
+    }
+    sums = {name: sum(side["losses"].values()) for name, side in found.items()}
+    return found | {
+        "times": round(found["plain"]["seconds"] / found["ours"]["seconds"], 2),
+        "loss_difference": round(sums["ours"] / sums["plain"] - 1, 4),
+        "epochs": epochs,
+    }
+
+
+def run(
+    parts: list[str],
+    size: str = "embedded",
+    device: str = "cpu",
+    tokens: int = 128,
+    tell: Callable[[str], None] = lambda line: None,
+) -> dict:
+    """Measure `parts` (of PARTS, or "whole") and return it all, with the machine it was on."""
+    unknown = [part for part in parts if part not in (*PARTS, "whole")]
+    if unknown:
+        raise UserError(
+            f"There is nothing called {unknown[0]!r} to measure; take {', '.join(PARTS)} or whole."
+        )
+    world = World(size, device, tokens)
+    if "whole" in parts and not world.task:
+        raise UserError("whole is measured with --size embedded only; leave --size out.")
+    found: dict = {"size": size, "environment": evaluate.environment(), "floor": floor(world)}
+    for part in parts:
+        if part in ("intermediate", "prediction", "finetune"):
+            got = found[part] = training(world, part)
+            least = step_floor(world, part, got["mean_tokens"])
+            rate = found["floor"]["bfloat16_flops" if world.cuda else "float32_flops"]
+            seconds = least["operations"] / rate + least["bytes"] / found["floor"]["bytes"]
+            steps = -(-got["sentences"] // BATCH)
+            got["floor"] = least | {
+                "milliseconds_a_step": round(1000 * seconds, 3),
+                "times_the_floor": round(got["ours"]["seconds"] / steps / seconds, 2),
+            }
+            tell(
+                f"{part}: plain {got['plain']['sentences_per_second']:,.0f} sentences a second, "
+                f"ours {got['ours']['sentences_per_second']:,.0f}: {got['times']} times, "
+                f"{got['floor']['times_the_floor']} times its floor"
+            )
+        elif part == "attention":
+            found[part] = attention(world)
+            by_length = ((l, v["times"]) for l, v in found[part].items() if l.isdigit())
+            tell(
+                "attention loss, maps over Gram: "
+                + ", ".join(f"{times} times at {l} tokens" for l, times in by_length)
+            )
+        elif part == "inference":
+            found[part] = inference(world)
+            for shape, sides in found[part].items():
+                tell(
+                    f"inference {shape}: "
+                    + ", ".join(f"{n} {v['ms']} ms ({v['times']} ×)" for n, v in sides.items())
+                )
+        elif part == "start":
+            found[part] = start()
+            tell("start: " + ", ".join(f"{k} {v} s" for k, v in found[part].items()))
+        else:
+            got = found[part] = whole(world, tell=tell)
+            tell(
+                f"whole: plain {got['plain']['seconds']:.0f} s, ours {got['ours']['seconds']:.0f} "
+                f"s: {got['times']} times, final loss {got['loss_difference']:+.2%}"
+            )
+    return found
