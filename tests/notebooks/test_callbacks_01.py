@@ -50,5 +50,5 @@ def test_entropy_is_nothing_for_a_sharp_head_and_three_bits_for_eight_even_share
 def test_layer_and_head_pick_the_map_and_its_line(scope, maps, layer, head, says):
     one, line = scope["describe"](maps, layer, head)
     assert torch.equal(one, maps[layer - 1, head - 1])
-    assert line.startswith(f"head {layer}.{head}: ")
+    assert line.startswith(f"head {layer}·{head}: ")
     assert says in line
