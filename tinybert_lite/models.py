@@ -1,6 +1,7 @@
 """Teachers and students: stock transformers models, student presets, projections, warm start."""
 
 import copy
+import os
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -46,10 +47,12 @@ PRESETS = {
 def resolve(name: str) -> str:
     """The folder or hub name behind a model's name; "minilm" is the embedded teacher.
 
-    For a shipped checkpoint it is the embedded teacher too, whose vocabulary all of them have.
+    For a shipped checkpoint it is the embedded teacher too, whose vocabulary all of them have. A
+    machine that cannot fetch it may have a copy in half precision: TINYBERT_LITE_TEACHER names its
+    folder.
     """
     if name == EMBEDDED_TEACHER or name in checkpoints.names():
-        return str(assets.path("teacher"))
+        return os.environ.get("TINYBERT_LITE_TEACHER") or str(assets.path("teacher"))
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
         raise UserError(f"The folder {name} holds no model: there is no config.json in it.")
     if Path(name).is_file():

@@ -389,3 +389,9 @@ def test_answers_are_kept_only_where_they_fit(toys):
     kept = answers_of(toys, need)[0].store
     assert kept is not None and kept.numel() * 2 == need
     assert answers_of(toys, need - 1)[0].store is None
+
+
+def test_another_folder_can_stand_for_the_embedded_teacher(toys, monkeypatch):
+    monkeypatch.setenv("TINYBERT_LITE_TEACHER", str(toys / "three"))
+    model, _ = load_classifier("minilm", ["bad", "good"])
+    assert model.config.hidden_size == 48 and model.dtype == torch.float32

@@ -1,0 +1,59 @@
+#!/bin/bash
+# What needs a GPU, in calls of ten minutes at most, on a machine without a network.
+#
+#   here:   python tests/benchmarks/pack_for_gpu.py      (.gpu, 50 MB, ignored by git)
+#           64 MB may travel: set notebooks/ and data/checkpoints/reviews-lite aside meanwhile,
+#           and bring them back with `git checkout -- notebooks data/checkpoints`
+#   there:  bash tests/benchmarks/on_gpu.sh correct      the numbers of a CPU, float32 and bf16
+#           bash tests/benchmarks/on_gpu.sh speed        the throughput table, floors beside it
+#           bash tests/benchmarks/on_gpu.sh sst2         SST-2: teacher, lite, nano
+#           bash tests/benchmarks/on_gpu.sh reviews      the ablations, three seeds
+# OUT names the folder for results (default runs/gpu); what is there already is continued.
+set -eu
+cd "$(dirname "$0")/../.."
+OUT=${OUT:-runs/gpu}
+mkdir -p "$OUT"
+export TINYBERT_LITE_CACHE=$PWD/.gpu/cache TINYBERT_LITE_TEACHER=$PWD/.gpu/minilm PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+PY=${PY:-python3}
+DEVICE=${DEVICE:-cuda}
+
+case "${1:?correct, speed, sst2 or reviews}" in
+correct)
+    $PY -m pytest -q -p no:cacheprovider tests/unit/test_cuda.py tests/unit/test_losses.py
+    ;;
+speed)
+    for form in "embedded 64" "bert-base 128" "bert-base 512"; do
+        read -r size tokens <<<"$form"
+        parts="intermediate prediction finetune inference"
+        [ "$size" = embedded ] && parts="$parts attention"
+        # shellcheck disable=SC2086
+        $PY -m tinybert_lite bench $parts --size "$size" --tokens "$tokens" --device "$DEVICE" \
+            --out "$OUT/speed-$size-$tokens.json"
+    done
+    ;;
+sst2)
+    task="--train .gpu/sst2/train.tsv --test .gpu/sst2/dev.tsv --text sentence --label label"
+    keep="--keep-gib 40 --quiet"
+    # shellcheck disable=SC2086
+    $PY -m tinybert_lite finetune $task --adapter 0 --finetune-epochs 3 \
+        --quiet --out "$OUT/sst2-teacher"
+    for student in nano lite; do
+        # shellcheck disable=SC2086
+        $PY -m tinybert_lite distill $task --teacher "$OUT/sst2-teacher/teacher" \
+            --student $student --intermediate-epochs 10 --prediction-epochs 5 $keep \
+            --out "$OUT/sst2-$student"
+    done
+    ;;
+reviews)
+    # without the rows that need word vectors, which do not travel
+    $PY tests/benchmarks/bench_reviews.py --out "$OUT/reviews.json" --rows lite nano \
+        "lite, hard labels" "nano, hard labels" "no intermediate step" "no prediction loss" \
+        "no attention loss" "no hidden loss" "no embedding loss" "one joint step" \
+        "temperature 2" "random start" "lite, random start" "lite, general start" \
+        "no unlabelled text" "mapping top" "mapping bottom"
+    ;;
+*)
+    echo "there is no $1" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,100 @@
+"""On a GPU the same numbers as on a CPU: float32 to five digits, bfloat16 to two."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from tests.toys import toy_csv, toy_teacher
+from tinybert_lite import distill, losses, models, recipe
+from tinybert_lite.batches import encode
+from tinybert_lite.options import Manner, Options
+from tinybert_lite.training import Settings
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", "today 1 2 3"] * 8
+
+
+def parts(folder, device, dtype=None):
+    """Losses and one gradient of equations 7 to 9 on one batch of a toy teacher and student."""
+    teacher, tokenizer = models.load_classifier(str(folder))
+    student = models.build_student(teacher.config, models.Preset(3, 24, 48), 0)
+    projection = models.Projection(24, teacher.config.hidden_size, "paper", 0)
+    data, mapping = encode(tokenizer, TEXTS), [0, 2, 4, 6]
+    module = distill.Intermediate(student, projection, mapping, "qk").to(device).eval()
+    answers = distill.TeacherAnswers(teacher.to(device), data, mapping, "qk", 2**30)
+    rows = np.arange(12)
+    inputs = data.batch(rows, device)
+    with torch.autocast(device, dtype, enabled=dtype is not None):
+        found = module(inputs, *answers(rows, inputs))
+    sum(found.values()).backward()
+    gradient = student.base_model.encoder.layer[0].attention.self.query.weight.grad
+    return {k: v.item() for k, v in found.items()}, gradient.float().cpu(), answers
+
+
+def apart(a, b) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+@pytest.mark.parametrize("dtype, close", [(None, 1e-4), (torch.bfloat16, 3e-2)])
+def test_losses_and_gradients_are_those_of_a_cpu(tmp_path, dtype, close):
+    folder = toy_teacher(tmp_path / "toy")
+    expected, slope, _ = parts(folder, "cpu")
+    got, slope_there, answers = parts(folder, "cuda", dtype)
+    assert answers.store.device.type == "cuda"  # kept where they are used
+    for name, value in expected.items():
+        assert got[name] == pytest.approx(value, rel=close), name
+    assert apart(slope_there, slope) < 3 * close
+
+
+@pytest.mark.parametrize("l", [16, 128, 512])
+def test_the_gram_form_keeps_its_digits_under_autocast(l):
+    generator = torch.Generator().manual_seed(l)
+    (qs, ks), (qt, kt) = (
+        tuple(torch.randn(4, 12, l, d, generator=generator) for _ in "qk") for d in (16, 32)
+    )
+    mask = torch.ones(4, l)
+    mask[1, l // 2 :] = 0
+    maps = (qs @ ks.mT * 16**-0.5).double(), (qt @ kt.mT * 32**-0.5).double()
+    both = mask[:, None, :, None] * mask[:, None, None, :]
+    expected = ((maps[0] - maps[1]).square() * both).sum() / (12 * mask.sum(-1).square().sum())
+    with torch.autocast("cuda", torch.bfloat16):
+        ours = (qs.cuda(), ks.cuda()), (qt.cuda(), kt.cuda()), mask.cuda()
+        got = losses.attention_loss_gram(*ours)
+    assert got.item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_a_step_in_bfloat16_brings_the_loss_down_as_on_a_cpu(tmp_path):
+    folder = toy_teacher(tmp_path / "toy")
+    ends = {}
+    for device in ("cpu", "cuda"):
+        gpu = device == "cuda"
+        accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
+        teacher, tokenizer = models.load_classifier(str(folder))
+        student = models.build_student(teacher.config, models.Preset(3, 24, 48), 0)
+        module = distill.Intermediate(student, models.Projection(24, 48, "paper", 0), [0, 2, 4, 6])
+        data = encode(tokenizer, TEXTS)
+        answers = distill.TeacherAnswers(teacher.to(device), data, [0, 2, 4, 6])
+        work = tmp_path / device
+        work.mkdir()
+        settings = Settings(epochs=60, rate=3e-3)
+        history = distill.intermediate(
+            copy.deepcopy(module), answers, data, settings, work, accelerator, progress=False
+        )
+        ends[device] = sum(history.records[-1]["losses"].values())
+    assert ends["cuda"] == pytest.approx(ends["cpu"], rel=0.1)
+
+
+def test_a_whole_run_on_a_gpu_leaves_a_student_that_a_cpu_loads(tmp_path):
+    toy_teacher(tmp_path / "toy")
+    toy_csv(tmp_path / "a.csv")
+    options = Options(
+        train=str(tmp_path / "a.csv"), text="text", label="label", teacher=str(tmp_path / "toy"),
+        student="lite", adapter=0, finetune_epochs=2, intermediate_epochs=2, prediction_epochs=2,
+    )  # fmt: skip
+    metrics = recipe.run(options, tmp_path / "out", Manner(progress=False))
+    assert metrics["environment"]["gpu"] != "none"
+    student, _ = models.load_classifier(str(tmp_path / "out" / "model"))
+    assert next(student.parameters()).device.type == "cpu"
