@@ -311,6 +311,20 @@ def test_a_hundred_and_twenty_eight_tokens_and_unequal_heads_draw(page, tmp_path
     assert len(table(page)) == 6 + 12
 
 
+def test_without_snapshots_there_is_no_tab_over_training(page, explorer, tmp_path):
+    bare = explore(*explorer._models, TEXT, view="training")
+    page.goto(bare.to_html(tmp_path / "bare.html").as_uri())
+    expect(page.locator("[data-view=training]")).to_be_hidden()
+    expect(page.locator("[data-view=heads]")).to_have_attribute("aria-selected", "true")
+    page.locator("[data-view=heads]").focus()
+    for view in ("pair", "cell", "similarity", "heads"):
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(f"[data-view={view}]")).to_be_focused()
+        expect(page.locator(f"[data-view={view}]")).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("[data-view=similarity]")).to_have_attribute("aria-selected", "true")
+
+
 # ---------------------------------------------------------------- JupyterLab
 
 

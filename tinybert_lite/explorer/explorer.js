@@ -886,11 +886,6 @@ function chart(app, x, y, width, height, title, xs, names, series, cursor, onSte
 
 function drawTraining(app) {
   const { n, s, scene, theme, pair } = app, { sl, sh, tl, th } = pair, { steps, losses: recorded, maps } = n.snapshots;
-  if (!steps.length) {
-    heading(app, "Over training", "No snapshots were given: pass explore(…, snapshots=recorder.snapshots).");
-    scene.height = 60;
-    return { keys: "", summary: "No snapshots were given.", table: () => ({ columns: [], rows: [] }) };
-  }
   const layers = range(n.student.layers, 1);
   const curves = maps ? layers.map((layer) => steps.map((_, i) => mean(n.losses(layer, { ...s, step: i })))) : [];
   const all = maps ? steps.map((_, i) => mean(curves.map((line) => line[i]))) : [];
@@ -1080,10 +1075,10 @@ class Explorer {
     this.tabs = h("div", { role: "tablist", "aria-label": "Views", class: "tbx-tabs" }, ...Object.entries(VIEWS).map(([view, { name }]) =>
       h("button", { role: "tab", type: "button", "data-view": view, onclick: () => this.set({ view }) }, name)));
     this.tabs.addEventListener("keydown", (event) => {
-      const names = Object.keys(VIEWS), turn = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const names = [...this.tabs.children].filter((tab) => !tab.hidden).map((tab) => tab.dataset.view), turn = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
       if (!turn) return;
       event.preventDefault();
-      const next = names[(names.indexOf(this.store.get("view")) + turn + names.length) % names.length];
+      const next = names[(names.indexOf(this.s.view) + turn + names.length) % names.length];
       this.set({ view: next });
       this.tabs.querySelector(`[data-view=${next}]`).focus();
     });
@@ -1153,6 +1148,7 @@ class Explorer {
     this.stepText = h("output", {});
     this.film.replaceChildren(this.play, this.slider, this.stepText);
     this.film.hidden = last < 1;
+    this.tabs.querySelector("[data-view=training]").hidden = !n.snapshots.steps.length;
     this.setupSentence(meta);
     this.notes.textContent = meta.notes.join(" ");
   }
@@ -1237,6 +1233,7 @@ class Explorer {
   compose() {
     const s = Object.fromEntries(STATE.map((key) => [key, this.store.get(key)])), { n } = this;
     if (!n.steps().includes(s.step)) s.step = -1;
+    if (s.view === "training" && !n.snapshots.steps.length) s.view = "heads"; // it has no tab
     if (s.step >= 0) s.padding = false; // snapshots hold real tokens only
     this.s = s;
     this.themeName = this.dark() ? "dark" : "light";
