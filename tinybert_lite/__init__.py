@@ -8,4 +8,4 @@ __version__ = "0.1.0"
 
 
 class UserError(ValueError):
-    """Something the user can mend; its text says what is wrong and what to do."""
+    """Something the user can put right; its text says what is wrong and what to do."""

@@ -9,7 +9,7 @@ import sys
 from . import UserError, __version__
 
 COMMANDS = {
-    "check": "is this machine ready? what is missing and how to mend it",
+    "check": "is this machine ready? what is missing, and what to do about it",
     "fetch": "bring the teacher, word vectors and texts (once; then no network is needed)",
     "run": "all of it: fine-tune a teacher, distil a student, report",
     "finetune": "fine-tune a teacher only",
@@ -56,7 +56,7 @@ VARIANTS = (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0, 2 for what the user can mend, 130 on Ctrl-C."""
+    """Run one command; returns the exit status: 0, 2 for what the user can put right, 130 on Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         options = build_parser().parse_args(arguments)
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def plain(error: BaseException) -> str | None:
-    """One sentence for what the user can mend; None for a fault of the program."""
+    """One sentence for what the user can put right; None for a fault of the program."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
     # torch's error is told by its name: nothing heavy is imported to say that a name is wrong

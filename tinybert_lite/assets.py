@@ -393,7 +393,7 @@ def _why_pip_failed(said: str, entry: dict[str, Any]) -> str:
         )
     errors = [line for line in said.splitlines() if line.upper().startswith("ERROR")]
     why = errors[-1] if errors else (said.strip().splitlines() or ["no reason given"])[-1]
-    return f"pip could not fetch {wanted} ({why.strip()[:200]}): mend that, or {offline}."
+    return f"pip could not fetch {wanted} ({why.strip()[:200]}): solve that, or {offline}."
 
 
 def _check_archive(archive: Path, entry: dict[str, Any]) -> None:
@@ -426,7 +426,7 @@ def _unpack(archive: Path, entry: dict[str, Any], folder: Path) -> None:
 def _broken(what: str, why: str) -> UserError:
     return UserError(
         f"{what} cannot be unpacked ({why}) and was not used: fetch it again, and open an issue "
-        "if that does not mend it."
+        "if that does not help."
     )
 
 

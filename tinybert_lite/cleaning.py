@@ -139,7 +139,7 @@ def evaluation_rows(
     if unknown := sorted(set(rows.labels) - set(label_names)) if label_names else []:
         raise UserError(
             f"{name} has labels that training lacks: {tables.listing(unknown)} (training has "
-            f"{tables.listing(label_names)}); mend them or add training rows."
+            f"{tables.listing(label_names)}); correct them or add training rows."
         )
     if empty := len(rows.empty_rows()):
         notes.append(f"{empty} evaluation rows have an empty text; they are scored all the same.")

@@ -71,7 +71,7 @@ def format_report(checks: list[Check]) -> str:
         if check.mend:
             lines.append(f"         {check.mend}")
     failed = sum(check.state == "fail" for check in checks)
-    verdict = f"{failed} to mend, see above." if failed else "All that is needed is here."
+    verdict = f"{failed} to put right, see above." if failed else "All that is needed is here."
     return "\n".join([*lines, "", verdict, "", "For a bug report:", "", paste_block(checks)])
 
 

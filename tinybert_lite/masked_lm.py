@@ -69,7 +69,7 @@ def load_masked_lm(
     missing = set(_trained(model)) ^ set(tensors)
     if missing:
         raise UserError(
-            f"The masked-LM head in {file.parent} does not fit {name!r}; train it anew."
+            f"The masked-LM head in {file.parent} does not fit {name!r}; train it again."
         )
     model.load_state_dict(tensors, strict=False)
     merged = model.merge_and_unload() if rank else model

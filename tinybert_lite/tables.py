@@ -321,7 +321,7 @@ def _number(value: object, column: str, line: int, name: str) -> float | None:
     if number is None or isinstance(value, bool):
         raise UserError(
             f"Line {line} of {name} has {show(value)} in column {show(column)} where a number is "
-            "needed; mend it, or leave --regression out to take the labels as classes."
+            "needed; correct it, or leave --regression out to take the labels as classes."
         )
     if not math.isfinite(number) or abs(number) > LARGEST_NUMBER:
         raise UserError(

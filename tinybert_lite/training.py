@@ -260,7 +260,7 @@ class _Run:
             except RuntimeError as error:
                 raise UserError(
                     f"The checkpoint {self.file} is of another model; remove it and give the command "
-                    "again: the phase starts anew."
+                    "again: the phase starts again from its beginning."
                 ) from error
             best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
             self.best = best or None
@@ -327,7 +327,7 @@ def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except Exception as error:
         raise UserError(
             f"The checkpoint {file} is broken ({error}); remove it and give the command again: "
-            "what it held is made anew."
+            "what it held is made again."
         ) from error
 
 

@@ -130,7 +130,7 @@ def in_place(words, candidates, p, random):
     return words
 
 
-@wrong(check_draw, "some candidates come oftener")
+@wrong(check_draw, "some candidates come more often")
 def weighted(words, candidates, p, random):
     def pick(options):
         share = [1 / (i + 1) for i in range(len(options))]

@@ -225,7 +225,7 @@ def test_the_text_marks_each_check_and_puts_the_mend_below_the_failed_one():
     assert text.startswith(
         "[OK]   one: here\n[FAIL] two: gone\n         Bring it back.\n[--]   three"
     )
-    assert "1 to mend" in text
+    assert "1 to put right" in text
     assert "All that is needed is here" in environment.format_report(checks[:1])
 
 

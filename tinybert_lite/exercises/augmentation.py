@@ -183,7 +183,7 @@ def _rates(new: np.ndarray, words: list[str], options: list, free: list[int], p:
         if often[0] == 0:
             return wrong("the first candidate never comes", "Python counts from 0.")
         if worst < 0.7 * best:
-            return wrong("some candidates come oftener", "All K candidates are equally likely.")
+            return wrong("some candidates come more often", "All K candidates are equally likely.")
     if abs(rate - p) > 0.03:
         return wrong(
             "another share of words", f"{rate:.0%} of the words were replaced, p was {p:.0%}."

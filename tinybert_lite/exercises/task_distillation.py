@@ -138,7 +138,7 @@ def check_checkpoint(candidate: Callable | None) -> Result:
     if "optimizer" in missing:
         return wrong(
             "moments of the optimizer forgotten",
-            "AdamW divides each step by a running mean of squared gradients: begun anew, the next "
+            "AdamW divides each step by a running mean of squared gradients: started again, the next "
             "steps are others. Save optimizer.state_dict() too.",
         )
     if "step" in missing:

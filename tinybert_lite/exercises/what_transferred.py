@@ -40,7 +40,7 @@ def check_moved(candidate: Callable | None) -> Result:
 
 
 def check_errors_alike(candidate: Callable | None) -> Result:
-    """Check `candidate(teacher, student, labels)`: how much oftener both are wrong than by chance.
+    """Check `candidate(teacher, student, labels)`: how much more often both are wrong than by chance.
 
     Answers and labels are class indices (texts,); the answer is a number, the share of texts both
     get wrong over the share expected if the two made their errors independently.
@@ -216,7 +216,7 @@ ALIKE_MISTAKES = [
     ),
     Mistake(
         "a difference instead of a ratio",
-        "The question asks how many *times* oftener: divide.",
+        "The question asks how many *times* more often: divide.",
         lambda t, s, y: ((t != y) & (s != y)).mean() - (t != y).mean() * (s != y).mean(),
     ),
     Mistake(
