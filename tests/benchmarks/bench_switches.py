@@ -1,0 +1,121 @@
+"""What each thing that makes intermediate distillation fast is worth: one switched off at a time.
+
+    python tests/benchmarks/bench_switches.py [--steps 20] [--rounds 3] [--device cuda]
+
+The reviews teacher and the lite student, batches of 32 review sentences; all ways take turns in
+one process. Writes data/results/switches.json.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import functools
+import tempfile
+import time
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+
+from tinybert_lite import batches, bench, distill, evaluate, training
+from tinybert_lite.__main__ import quiet_libraries
+
+RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "switches.json"
+
+
+@dataclasses.dataclass
+class Padded(batches.Encoded):
+    """Texts whose batches are all padded to one length."""
+
+    to: int = bench.PADDED
+
+    def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        lengths = self.lengths[rows]
+        column = np.arange(self.to)
+        real = column < lengths[:, None]
+        return np.where(real, self.offsets[rows][:, None] + column, 0), real
+
+
+def anyhow(lengths: np.ndarray, size: int, seed: int, epoch: int) -> list[np.ndarray]:
+    """Batches of any length, padded to their longest."""
+    order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
+    return [order[i : i + size] for i in range(0, len(order), size)]
+
+
+def ways(world: bench.World, data: batches.Encoded) -> dict:
+    """Name → (texts, what, keep_bytes, patches): the package's way, and each switch off."""
+    plain_adamw = functools.partial(torch.optim.AdamW)
+
+    def unfused(*args, fused=None, **options):
+        return plain_adamw(*args, **options)
+
+    padded = Padded(**{f.name: getattr(data, f.name) for f in dataclasses.fields(data)})
+    keep = 2**36
+    return {
+        "as it is": (data, "auto", keep, []),
+        "Gram form for short texts too": (data, "qk", keep, []),
+        "maps written out": (data, "scores", keep, []),
+        "teacher asked at every step": (data, "auto", 0, []),
+        "batches of any length": (data, "auto", keep, [mock.patch.object(training, "plan", anyhow)]),
+        "padded to 64": (padded, "auto", keep, []),
+        "AdamW not fused": (data, "auto", keep, [mock.patch.object(torch.optim, "AdamW", unfused)]),
+        "no clipping": (data, "auto", keep, []),
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    quiet_libraries()
+    world = bench.World("embedded", options.device)
+    data = world.slice(options.steps * bench.BATCH)
+
+    def side(name, texts, what, keep, patches):
+        answers = distill.TeacherAnswers(world.teacher, texts, world.mapping, what, keep)
+        student, projection = world.student()
+        module = distill.Intermediate(student, projection, world.mapping)
+        settings = training.Settings(
+            epochs=1, rate=1e-3, save_seconds=1e9, clip=0.0 if name == "no clipping" else 1.0
+        )
+
+        def once() -> float:
+            with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+                for patch in [*patches, mock.patch.object(training._Run, "save", lambda run: None)]:
+                    stack.enter_context(patch)
+                return bench.timed(
+                    world,
+                    lambda: distill.intermediate(
+                        module, answers, texts, settings, Path(folder), world.accelerator,
+                        progress=False,
+                    ),
+                )  # fmt: skip
+
+        return once
+
+    sides = {name: side(name, *way) for name, way in ways(world, data).items()}
+    measured = bench.in_turn(world, sides, options.rounds)
+    base = measured["as it is"]["seconds"]
+    for name, got in measured.items():
+        got["sentences_per_second"] = round(len(data) / got["seconds"], 1)
+        got["of_as_it_is"] = round(base / got["seconds"], 3)
+        print(f"{name:32}{got['sentences_per_second']:8.1f} sentences a second", flush=True)
+    training.write_json(
+        options.out,
+        {
+            "command": "python tests/benchmarks/bench_switches.py",
+            "date": time.strftime("%Y-%m-%d"),
+            "ways": measured,
+            "sentences": len(data),
+            "mean_tokens": round(float(data.lengths.mean()), 1),
+            "environment": evaluate.environment(),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
