@@ -286,7 +286,7 @@ def test_the_fourth_corner_is_the_missing_row(row):
         ({"start": "random"}, "there already"),
         ({"steps": "prediction"}, "there already"),
         ({"start": "random", "steps": "prediction", "labels": "hard"}, "labels changes as well"),
-        ({"start": "random", "steps": "prediction", "student": "nano"}, "student changes as well"),
+        ({"start": "random", "steps": "prediction", "student": "lite"}, "student changes as well"),
         ({"start": "general-lite", "steps": "prediction"}, "another question"),
         ({"start": "random", "steps": "joint"}, "another step"),
         ({"start": "random", "step": "prediction"}, "no part 'step'"),

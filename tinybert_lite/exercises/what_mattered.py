@@ -10,7 +10,7 @@ from .checking import NOT_TRIED, Result, run, wrong
 
 TEXTS, DRAWS = 800, 1500
 RECIPE = {
-    **{"student": "lite", "start": "warm", "mapping": "uniform", "steps": "both"},
+    **{"student": "nano", "start": "warm", "mapping": "uniform", "steps": "both"},
     **{"labels": "soft", "temperature": 1.0, "texts": "all"},
     "parts": ("attention", "hidden", "embedding"),
 }
