@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import errno
+import os
 import re
 import sys
 
@@ -373,6 +374,8 @@ def train(options: argparse.Namespace, phases: tuple[str, ...]) -> int:
     quiet_libraries()
     given = fields_of(recipe.Options, options)
     metrics = recipe.run(given, options.out, fields_of(recipe.Manner, options), phases, print)
+    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+        return 0
     for line in summary(metrics):
         print(line)
     print(f"everything is in {options.out}; start with README.md there")
@@ -411,6 +414,8 @@ def general(options: argparse.Namespace) -> int:
     quiet_libraries()
     given = fields_of(general.GeneralOptions, options)
     metrics = general.run(given, options.out, fields_of(recipe.Manner, options), print)
+    if os.environ.get("RANK", "0") != "0":
+        return 0
     print("last losses: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics["losses"].items()))
     print(f"everything is in {options.out}; go on with: run --general {options.out}/model")
     return 0

@@ -1,6 +1,7 @@
 """Output folders: one run each, refused to others, with models that plain transformers load."""
 
 import json
+import os
 import shutil
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,13 @@ from .training import save_tensors, write_json
 
 @contextmanager
 def folder_for(out: Path, settings: dict, phases: tuple[str, ...]):
-    """Make the output folder ours: refuse one that is in use or holds another run."""
+    """Make the output folder ours: refuse one that is in use or holds another run.
+
+    Of several processes of one run the first does so for all.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
     there = out.exists()
     if there and not out.is_dir():
         raise UserError(f"{out} is a file; --out needs a folder.")

@@ -58,10 +58,11 @@ def run(
         raise UserError(f"--words must be 1 or more, not {options.words}.")
     manner, out = manner or Manner(), Path(out)
     with folder_for(out, dataclasses.asdict(options), ("general",)):
-        state = out / "state"
-        state.mkdir(exist_ok=True)
         gpu = torch.cuda.is_available() and not manner.cpu
         accelerator = Accelerator(cpu=manner.cpu, mixed_precision="bf16" if gpu else "no")
+        accelerator.wait_for_everyone()  # the first process has looked at the folder
+        state = out / "state"
+        state.mkdir(exist_ok=True)
         teacher, tokenizer = load_encoder(options.teacher)
         mapping = layer_mapping(
             teacher.config.num_hidden_layers, PRESETS[options.student].layers, options.mapping
@@ -71,7 +72,8 @@ def run(
             raise UserError("The text files hold no sentences to learn from.")
         length = max_tokens(options.max_length, teacher.config, tokenizer)
         data = encode(tokenizer, texts, max_length=length)
-        tell(f"{len(data):,} passages, {int(data.offsets[-1]):,} tokens")
+        if accelerator.is_main_process:
+            tell(f"{len(data):,} passages, {int(data.offsets[-1]):,} tokens")
         student = build_student(teacher.config, options.student, options.seed)
         widths = student.config.hidden_size, teacher.config.hidden_size
         projection = Projection(*widths, options.projection, options.seed)

@@ -71,23 +71,29 @@ class Workshop:
     def __init__(self, options: Options, out: Path, manner: Manner, tell: Callable[[str], None]):
         self.options, self.out, self.manner, self.tell = options, out, manner, tell
         self.state = out / "state"
-        self.state.mkdir(exist_ok=True)
         self._soft_labels = self.state / "soft_labels.safetensors"
         gpu = torch.cuda.is_available() and not manner.cpu
         self.accelerator = Accelerator(cpu=manner.cpu, mixed_precision="bf16" if gpu else "no")
+        self.main = self.accelerator.is_main_process  # the one of several that writes and tells
+        if not self.main:
+            self.tell = lambda line: None
+        self.accelerator.wait_for_everyone()  # the first process has looked at the folder
+        self.state.mkdir(exist_ok=True)
         self.task = load_task(options)
         if self.task.kind == "regression" and options.temperature != 1:
             raise UserError(
                 "--temperature softens classes and this task asks for a number; leave it out."
             )
         for note in self.task.notes:
-            tell(f"note: {note}")
+            self.tell(f"note: {note}")
         self.tokenizer = load_tokenizer(options.teacher)
         self.max_length = max_tokens(
             options.max_length, load_config(options.teacher), self.tokenizer
         )
         if self.max_length < options.max_length:
-            tell(f"note: texts are cut to {self.max_length} tokens, the teacher knows no more.")
+            self.tell(
+                f"note: texts are cut to {self.max_length} tokens, the teacher knows no more."
+            )
         self.data = {
             name: encode(self.tokenizer, s.texts, s.pairs, s.labels, self.max_length)
             for name, s in self.task.splits.items()
@@ -98,10 +104,11 @@ class Workshop:
         done = read_json(self.done_file, mend) if self.done_file.is_file() else {}
         # A phase whose model is gone is done again.
         self.done = {p: d for p, d in done.items() if p == "augment" or self._made(p)}
+        self.accelerator.wait_for_everyone()  # all have read the same before it changes
         for phase in self.done:  # killed between the note that it is done and this
-            (self.state / f"{phase}.safetensors").unlink(missing_ok=True)
+            self._remove(self.state / f"{phase}.safetensors")
         if "prediction" in self.done:
-            self._soft_labels.unlink(missing_ok=True)
+            self._remove(self._soft_labels)
         self.teacher: PreTrainedModel | None = None
         self.student: PreTrainedModel | None = None
 
@@ -122,7 +129,8 @@ class Workshop:
                 history = History()
             if rank:
                 file = self.out / checkpoints.ADAPTER
-                checkpoints.save_adapter(trained, file, rank, self.task.label_names)
+                if self.main:
+                    checkpoints.save_adapter(trained, file, rank, self.task.label_names)
                 teacher = trained.merge_and_unload()
             self._save_model(teacher, folder)
             self._finish("finetune", history)
@@ -136,11 +144,14 @@ class Workshop:
         from .masked_lm import load_masked_lm
 
         train, started = self.task.splits["train"], time.monotonic()
-        file = augment.augment_file(
-            self.state / "augmented.jsonl", train.texts, train.pairs,
-            load_masked_lm(self.options.masked_lm), augment.Glove.load(), n=self.options.augment,
-            seed=self.options.seed, progress=self.manner.progress,
-        )  # fmt: skip
+        file = self.state / "augmented.jsonl"
+        if self.main:
+            augment.augment_file(
+                file, train.texts, train.pairs, load_masked_lm(self.options.masked_lm),
+                augment.Glove.load(), n=self.options.augment, seed=self.options.seed,
+                progress=self.manner.progress,
+            )  # fmt: skip
+        self.accelerator.wait_for_everyone()
         texts, pairs, _ = augment.read_augmented(file)
         self.unlabelled = self._with_unlabelled(texts, pairs)
         if "augment" not in self.done:
@@ -161,7 +172,7 @@ class Workshop:
                     module, answers, self.unlabelled, settings, self.state, self.accelerator,
                     progress=self.manner.progress,
                 )  # fmt: skip
-                if answers.soft_labels is not None:
+                if answers.soft_labels is not None and self.main:
                     save_tensors({"soft_labels": answers.soft_labels}, self._soft_labels, {})
             else:
                 history = History()
@@ -187,7 +198,7 @@ class Workshop:
                 history = History()
             self._save_model(student, folder)
             self._finish("prediction", history)
-            self._soft_labels.unlink(missing_ok=True)
+            self._remove(self._soft_labels)
         self.student = self._load(folder)
 
     def _with_unlabelled(
@@ -297,7 +308,8 @@ class Workshop:
     def _bar(self, batches: list) -> list:
         from tqdm.auto import tqdm
 
-        return tqdm(batches, desc="teacher answers", disable=not self.manner.progress)
+        show = self.manner.progress and self.main
+        return tqdm(batches, desc="teacher answers", disable=not show)
 
     def _dev_score(self, model: nn.Module) -> Callable[[], float]:
         return lambda: evaluate.score(self.task, model, self.data["dev"])[self.task.metric]
@@ -311,17 +323,21 @@ class Workshop:
         if self.task.label_names:
             model.config.id2label = dict(enumerate(self.task.label_names))
             model.config.label2id = {name: i for i, name in enumerate(self.task.label_names)}
-        if self.accelerator.is_main_process:
+        if self.main:
             save_model(model, self.tokenizer, folder, projection)
         self.accelerator.wait_for_everyone()
 
     def _finish(self, phase: str, history: History) -> None:
         """Note a phase as done; only then its checkpoint is no longer needed."""
-        if not self.accelerator.is_main_process:
+        if not self.main:
             return
         self.done[phase] = {"seconds": round(history.seconds, 1), "dev": history.best}
         write_json(self.done_file, self.done)
-        (self.state / f"{phase}.safetensors").unlink(missing_ok=True)
+        self._remove(self.state / f"{phase}.safetensors")
+
+    def _remove(self, file: Path) -> None:
+        if self.main:
+            file.unlink(missing_ok=True)
 
     # The report -------------------------------------------------------------------------------
 
@@ -366,7 +382,7 @@ class Workshop:
             "environment": evaluate.environment(),
             "notes": task.notes,
         }
-        if self.accelerator.is_main_process:
+        if self.main:
             write_json(self.out / "metrics.json", metrics)
             log = self.state / "log.jsonl"
             if log.is_file():

@@ -93,7 +93,7 @@ def fit(
             batches = plan(lengths, settings.batch_size, settings.seed, epoch)
             for rows in batches[run.step % per_epoch :]:
                 rate = rate_at(run.step, total, settings)
-                losses = _step(model, loss, rows, rate, run)
+                losses = _step(model, loss, rows, lengths, rate, run)
                 run.step += 1
                 pending.append((rows, losses))
                 bar.update()
@@ -125,22 +125,26 @@ def rate_at(step: int, total: int, settings: Settings) -> float:
     return settings.rate * (total - step) / max(1, total - warm)
 
 
-def _step(model: nn.Module, loss, rows: np.ndarray, rate: float, run: "_Run") -> dict[str, Tensor]:
-    """One optimiser step; returns the losses on the device, unread."""
+def _step(
+    model: nn.Module, loss, rows: np.ndarray, lengths: np.ndarray, rate: float, run: "_Run"
+) -> dict[str, Tensor]:
+    """One optimiser step; returns this process's part of the losses on the device, unread."""
     accelerator, settings = run.accelerator, run.settings
     # Dropout depends on the step alone: nothing of a random generator needs saving.
     torch.manual_seed(settings.seed * 1_000_003 + run.step)
     world, rank = accelerator.num_processes, accelerator.process_index
-    mine = np.resize(rows, max(len(rows), world))[rank::world]
+    whole = np.resize(rows, max(len(rows), world))
+    mine = whole[rank::world]
     parts = np.array_split(mine, min(settings.accumulate, len(mine)))
     sums: dict[str, Tensor] = {}
     for part in parts:
         with accelerator.autocast():
             losses = loss(model, part)
-        share = len(part) / len(mine)
-        accelerator.backward(torch.stack(list(losses.values())).sum() * share)
+        shares = {key: share(key, lengths[part], lengths[whole]) for key in losses}
+        scaled = torch.stack([value * shares[key] for key, value in losses.items()]).sum()
+        accelerator.backward(scaled * world)  # several processes average their gradients
         for key, value in losses.items():
-            sums[key] = sums.get(key, 0.0) + value.detach() * share
+            sums[key] = sums.get(key, 0.0) + value.detach() * shares[key]
     if settings.clip:
         nn.utils.clip_grad_norm_(run.trained, settings.clip)
     for group in run.optimizer.param_groups:
@@ -148,6 +152,16 @@ def _step(model: nn.Module, loss, rows: np.ndarray, rate: float, run: "_Run") ->
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     return sums
+
+
+def share(name: str, part: np.ndarray, whole: np.ndarray) -> float:
+    """What a part of a batch counts of a loss's mean over the whole, from the texts' lengths.
+
+    Attention is a mean over pairs of tokens, hidden states and embeddings over tokens, every
+    other loss over texts: so a batch in parts, or on several processes, has the gradients of one.
+    """
+    power = {"attention": 2, "hidden": 1, "embedding": 1}.get(name.split(".")[0], 0)
+    return float((part.astype(float) ** power).sum() / (whole.astype(float) ** power).sum())
 
 
 class _Run:
@@ -178,6 +192,8 @@ class _Run:
         """Read the losses of the last steps, stop if one is not finite, write their means."""
         keys = list(pending[0][1])
         table = torch.stack([torch.stack(list(losses.values())) for _, losses in pending]).float()
+        if self.accelerator.num_processes > 1:  # each has its part of every loss
+            table = self.accelerator.reduce(table, "sum")
         table = table.cpu().numpy()
         finite = np.isfinite(table).all(1)
         if not finite.all():
