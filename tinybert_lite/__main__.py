@@ -216,7 +216,9 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokens", type=whole, default=128, help="of bert-base's random texts")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--out", metavar="FILE", help="a .json file for all that was measured")
+    parser.add_argument(
+        "--out", metavar="FILE", help="a .json file for all that was measured (default: none)"
+    )
 
 
 def add_task(parser: argparse.ArgumentParser, augments: bool) -> None:
