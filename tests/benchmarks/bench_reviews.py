@@ -59,6 +59,7 @@ class Row:
     steps: str = "both"  # "both", "joint", "prediction" (alone), "intermediate" (then gold labels)
     labels: str = "soft"  # or "hard": gold labels in place of the teacher
     temperature: float = 1.0
+    budget: int = 1  # times the recipe's steps
     texts: str = "all"  # or "task" (without the unlabelled sentences), "augmented" (in their place)
 
 
@@ -67,6 +68,7 @@ class Row:
 ROWS = {
     "lite": Row("the recipe", "lite"),
     "nano": Row("the recipe"),
+    "nano, three times the steps": Row("the recipe, longer", budget=3),
     "lite, hard labels": Row("gold labels only", "lite", steps="prediction", labels="hard"),
     "nano, hard labels": Row("gold labels only", steps="prediction", labels="hard"),
     "no intermediate step": Row("prediction loss only", steps="prediction"),
@@ -216,7 +218,7 @@ def train(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, d
 
     module = distill.Intermediate(student, projection, mapping, parts=row.parts)
     student.to(accelerator.device)
-    first, second = ENOUGH_STEPS["intermediate"], ENOUGH_STEPS["prediction"]
+    first, second = (row.budget * ENOUGH_STEPS[step] for step in ("intermediate", "prediction"))
 
     def score() -> float:
         return evaluate.score(task, student, world.data["dev"])[task.metric]
@@ -290,7 +292,7 @@ def merge(file: Path, new: dict) -> dict:
         for name, seeds in new.pop("runs", {}).items():
             runs[name] = runs.get(name, {}) | seeds
         known |= new
-        known["runs"] = {name: runs[name] for name in ROWS if runs.get(name)}
+        known["runs"] = {name: runs[name] for name in [*ROWS, *runs] if runs.get(name)}
         write_json(file, known)
     return known
 
