@@ -216,6 +216,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--tokens", type=whole, default=128, help="of bert-base's random texts")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--epochs", type=number, default=10, help="of whole")
     parser.add_argument(
         "--out", metavar="FILE", help="a .json file for all that was measured (default: none)"
     )
@@ -487,10 +488,11 @@ def bench(options: argparse.Namespace) -> int:
             f"The folder of {options.out} is not there; make it, or take another --out."
         )
     parts = options.parts or list(bench.PARTS)
-    found = bench.run(parts, options.size, options.device, options.tokens, print)
+    found = bench.run(parts, options.size, options.device, options.tokens, options.epochs, print)
     if options.out:
         command = "python -m tinybert_lite bench " + " ".join(parts)
         command += f" --size {options.size} --tokens {options.tokens} --device {options.device}"
+        command += f" --epochs {options.epochs:g}" if "whole" in parts else ""
         about = {"command": command, "date": time.strftime("%Y-%m-%d")}
         training.write_json(Path(options.out), about | found)
         print(f"all of it is in {options.out}")

@@ -44,7 +44,7 @@ from tinybert_lite.training import Settings, fit, write_json
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 PARTS = ("attention", "hidden", "embedding")
 VARIANTS = 2  # augmented sentences for each sentence of the task, in the row "augmented"
-CSE_TEXTS, CSE_STEPS = 20_000, 2000  # general passages the CSE starts from, and steps on them
+CSE_TEXTS, CSE_STEPS = 8_000, 2000  # general passages the CSE starts from, and steps on them
 
 
 @dataclass(frozen=True)
@@ -382,7 +382,8 @@ def work(jobs: list[tuple[int, str]], options: argparse.Namespace) -> None:
 @contextlib.contextmanager
 def claim(out: Path, seed: int, name: str):
     """Whether this job is nobody else's; a claim ends with its worker, however that ends."""
-    file = Path(tempfile.gettempdir()) / f"{out.stem}-{seed}-{list(ROWS).index(name)}.claim"
+    plain = "".join(c if c.isalnum() else "_" for c in name)
+    file = Path(tempfile.gettempdir()) / f"{out.stem}-{seed}-{plain}.claim"
     with file.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
