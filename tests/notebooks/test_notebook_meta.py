@@ -113,6 +113,14 @@ def test_no_cell_is_longer_than_thirty_lines(file):
 
 
 @every_notebook
+def test_no_control_is_a_list_from_which_jupyterlab_takes_the_arrow_keys(file):
+    """In a <select> of ipywidgets an arrow key moves to another cell instead."""
+    for cell in code_cells(read(file)):
+        found = re.search(r"\b(Dropdown|Select|SelectMultiple)\b", "".join(cell["source"]))
+        assert not found, f"{found[0]}: take ToggleButtons or a slider"
+
+
+@every_notebook
 def test_the_kernel_is_plain_python(file):
     assert read(file)["metadata"]["kernelspec"]["name"] == "python3"
 
