@@ -11,7 +11,7 @@ from .checking import NOT_TRIED, Result, run, wrong
 TEXTS, DRAWS = 800, 1500
 RECIPE = {
     **{"student": "nano", "start": "warm", "mapping": "uniform", "steps": "both"},
-    **{"labels": "soft", "temperature": 1.0, "texts": "all"},
+    **{"labels": "soft", "temperature": 1.0, "texts": "all", "budget": 1},
     "parts": ("attention", "hidden", "embedding"),
 }
 MEASURED_ALREADY = {"start": "random start", "steps": "no intermediate step"}
