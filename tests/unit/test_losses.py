@@ -55,8 +55,12 @@ def test_gram_form_equals_plain_form_with_gradients(shape, normalize):
         loss.backward()
         sides.append((loss.detach(), torch.cat([t.grad.flatten() for t in qk])))
     (plain, plain_grad), (gram, gram_grad) = sides
-    assert relative(gram, plain) < 1e-4
-    assert relative(gram_grad, plain_grad) < 1e-4
+    # A difference of large numbers: the error is one of the scores' size, not of the loss's. Where
+    # chance draws nearly equal scores (one token, one head), digits are lost, as documented.
+    size = sum(s.square().max() for s in (scores(student), scores(teacher)))
+    lost = max(1.0, (size / plain).sqrt().item())
+    assert abs(gram - plain) < 1e-4 * plain + 1e-6 * size
+    assert relative(gram_grad, plain_grad) < 1e-4 * lost
 
 
 @pytest.mark.parametrize("gap", [1e-1, 1e-2, 1e-3])
