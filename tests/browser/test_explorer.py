@@ -384,6 +384,7 @@ def test_all_of_it_works_in_jupyterlab_by_keyboard_in_light_and_dark(page, lab, 
     page.get_by_label("Second sentence").fill("great play")
     page.keyboard.press("Enter")
     expect(page.locator(".tbx-text")).to_have_text("bad film / great play")
+    expect(page.get_by_label("Second sentence")).to_be_focused()
     show(page, "heads")
     assert len(table(page)) == 36
     page.get_by_label("Sentence", exact=True).fill("  ")

@@ -1167,10 +1167,11 @@ class Explorer {
         this.store.send({ kind: "run", text: first.value, text_pair: second.value });
       } }, first, second, h("button", { type: "submit" }, "Run both models"), this.status));
     }
-    // Running a text rebuilds the form; who was typing stays in it.
-    const typing = this.sentence.contains(document.activeElement);
+    // Running a text rebuilds the form; who was typing stays where they were.
+    const boxes = () => [...this.sentence.querySelectorAll("input, button")];
+    const at = boxes().indexOf(document.activeElement);
     this.sentence.replaceChildren(...rows);
-    if (typing) this.sentence.querySelector("input")?.focus();
+    boxes()[at]?.focus();
   }
 
   /** What else changes when a control does. */
