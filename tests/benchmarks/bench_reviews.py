@@ -171,7 +171,7 @@ def train_cse(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Modul
     def score() -> float:
         return evaluate.score(world.task, student, data["dev"])["accuracy"]
 
-    general = list(itertools.islice(corpus.sentences(None, 0), CSE_TEXTS)) + world.words["all"]
+    general = list(itertools.islice(corpus.sentences(None, 0), CSE_TEXTS))
     encoder, tokenizer = models.load_encoder("minilm")
     if world.sentence_vectors is None:
         tokens = encode(tokenizer, general, None, None, max_length=64)
