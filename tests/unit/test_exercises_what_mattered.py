@@ -306,7 +306,11 @@ def test_a_row_not_yet_written_is_no_failure(nothing):
 
 
 def surplus(both, no_start, no_step, neither):
-    return (no_start - neither) - (both - no_step)
+    return (no_step - neither) - (both - no_start)
+
+
+def test_the_surplus_is_the_same_from_either_side_of_the_square():
+    assert check_surplus(lambda b, s, t, n: (s - n) - (b - t)).passed
 
 
 @wrong(check_surplus, "sign")
@@ -321,11 +325,21 @@ def in_all(both, no_start, no_step, neither):
 
 @wrong(check_surplus, "only without")
 def simple_effect(both, no_start, no_step, neither):
+    return no_step - neither
+
+
+@wrong(check_surplus, "only with the step")
+def ablation(both, no_start, no_step, neither):
+    return both - no_start
+
+
+@wrong(check_surplus, "not the start")
+def other_part(both, no_start, no_step, neither):
     return no_start - neither
 
 
-@wrong(check_surplus, "only with")
-def ablation(both, no_start, no_step, neither):
+@wrong(check_surplus, "with the start there")
+def other_ablation(both, no_start, no_step, neither):
     return both - no_step
 
 
@@ -341,7 +355,7 @@ def expected(both, no_start, no_step, neither):
 
 @wrong(check_surplus, "mean of both")
 def main_effect(both, no_start, no_step, neither):
-    return np.mean([no_start - neither, both - no_step])
+    return np.mean([no_step - neither, both - no_start])
 
 
 @wrong(check_surplus, "not a number")

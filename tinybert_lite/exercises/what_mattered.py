@@ -108,7 +108,7 @@ def check_bootstrap(candidate: Callable | None) -> Result:
 def check_new_row(row: Mapping | None) -> Result:
     """Check what the missing row does otherwise than the recipe, {part: value}.
 
-    The question: does a warm start make the intermediate step unnecessary?
+    The question: does the intermediate step do the warm start's work too?
     """
     if row is None or row is ... or (isinstance(row, Mapping) and ... in row.values()):
         return NOT_TRIED
@@ -143,7 +143,7 @@ def check_new_row(row: Mapping | None) -> Result:
 def check_surplus(candidate: Callable | None) -> Result:
     """Check `my_surplus(both, no_start, no_step, neither)`, four accuracies in percent.
 
-    How many points more the intermediate step is worth without the warm start than with it.
+    How many points more the warm start is worth without the intermediate step than with it.
     """
     cases = [(85.0, 84.0, 81.5, 73.0), (84.0, 80.5, 83.0, 81.0)]
     problem, answers = run(candidate, cases)
@@ -406,23 +406,31 @@ def _p_value(got: np.ndarray, draws: list[np.ndarray], cases: list) -> Result:
 SURPLUS: dict[tuple[str, str], Callable] = {
     (
         "",
-        "Above 0: the two parts replace each other in part. Below: they need each other.",
-    ): lambda both, no_start, no_step, neither: (no_start - neither) - (both - no_step),
+        "Above 0: the two parts do the same work in part. Below: they need each other.",
+    ): lambda both, no_start, no_step, neither: (no_step - neither) - (both - no_start),
     (
         "the sign is turned",
-        "Without the warm start minus with it.",
-    ): lambda both, no_start, no_step, neither: (both - no_step) - (no_start - neither),
+        "Without the intermediate step minus with it.",
+    ): lambda both, no_start, no_step, neither: (both - no_start) - (no_step - neither),
     (
         "what both are worth together",
         "That is one number of the four corners; the question is whether they add up.",
     ): lambda both, no_start, no_step, neither: both - neither,
     (
-        "only without the warm start",
-        "Subtract what the step is worth with it.",
+        "only without the step",
+        "Subtract what the start is worth with it.",
+    ): lambda both, no_start, no_step, neither: no_step - neither,
+    (
+        "only with the step",
+        "That is the ablation that was there already.",
+    ): lambda both, no_start, no_step, neither: both - no_start,
+    (
+        "what the step is worth, not the start",
+        "The start is what `both` and `no_step` have, and the other two have not.",
     ): lambda both, no_start, no_step, neither: no_start - neither,
     (
-        "only with the warm start",
-        "That is the ablation that was there already.",
+        "what the step is worth, with the start there",
+        "The start is what `both` and `no_step` have, and the other two have not.",
     ): lambda both, no_start, no_step, neither: both - no_step,
     (
         "two corners are missing",
@@ -434,9 +442,9 @@ SURPLUS: dict[tuple[str, str], Callable] = {
     ): lambda both, no_start, no_step, neither: no_start + no_step - both,
     (
         "the mean of both effects",
-        "The mean says what the step is worth on average; the difference says whether the start "
+        "The mean says what the start is worth on average; the difference says whether the step "
         "matters to it.",
-    ): lambda both, no_start, no_step, neither: (no_start - neither + both - no_step) / 2,
+    ): lambda both, no_start, no_step, neither: (no_step - neither + both - no_start) / 2,
 }
 
 
