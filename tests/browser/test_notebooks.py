@@ -123,7 +123,8 @@ def use(page, kind: str, name: str) -> None:
         return
     if kind == "text":
         page.keyboard.press("End")
-        page.keyboard.type(" and a wonderful book", delay=20)
+        page.keyboard.press("Shift+Home")
+        page.keyboard.type("a dull and stupid plot", delay=20)
         page.keyboard.press("Enter")
     if kind in KEYS:
         back = kind in ("select", "slider") and page.evaluate("course.here()")["end"]
