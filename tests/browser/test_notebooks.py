@@ -31,8 +31,8 @@ window.course = {
   cell(e) { return [...document.querySelectorAll('.jp-Cell')].indexOf(e.closest('.jp-Cell')); },
   name(e) {
     const box = e.closest('.jupyter-widgets'), label = e.closest('label');
-    const said = e.getAttribute('aria-label') || label?.innerText || box?.querySelector('.widget-label')?.innerText || '';
-    const own = e.matches('button, summary') ? e.innerText : '';
+    const said = e.getAttribute('aria-label') || label?.textContent || box?.querySelector('.widget-label')?.textContent || '';
+    const own = e.matches('button, summary') ? e.textContent : '';
     return [this.cell(e), said.split('\\n')[0].trim(), own.trim()].filter((x) => x !== '').join(' ');
   },
   kind(e) {
