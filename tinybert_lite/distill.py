@@ -56,9 +56,9 @@ def finetune(
 def attention_form(what: str, attention_mask: Tensor) -> str:
     """The form in which a batch's attention is compared: `what`, or for "auto" the faster one.
 
-    attention_mask is (batch, l). On a CPU the l × l maps of a short text are cheaper than the d_k × d_k products of the Gram
-    form (12 heads, 28 tokens: a quarter of the time; from about 80 tokens on it is the other way
-    round; `python -m tinybert_lite bench attention` measures it). A GPU takes the Gram form.
+    attention_mask is (batch, l). On a CPU the l × l maps of a short text are cheaper than the
+    d_k × d_k products of the Gram form, those of a long one dearer: `python -m tinybert_lite bench
+    attention` measures it. A GPU takes the Gram form.
     """
     if what != "auto":
         return what
@@ -69,8 +69,9 @@ def attention_form(what: str, attention_mask: Tensor) -> str:
 class Intermediate(nn.Module):
     """Student and projection with the intermediate losses: equations 7, 8 and 9.
 
-    `mapping` is g(0…M). `what="qk"` compares attention in its Gram form, `"scores"` in the plain
-    one, `"auto"` in the form in which the targets come. `parts` are the losses that count, of "attention", "hidden" and "embedding".
+    `mapping` is g(0…M). Attention is compared in the form in which its targets come: queries and
+    keys by the Gram identity, scores as they are. `parts` are the losses that count, of
+    "attention", "hidden" and "embedding".
     """
 
     def __init__(
@@ -78,13 +79,12 @@ class Intermediate(nn.Module):
         student: PreTrainedModel,
         projection: Projection,
         mapping: list[int],
-        what: str = "auto",
         parts: tuple[str, ...] = ("attention", "hidden", "embedding"),
         normalize: str = "tokens",
     ):
         super().__init__()
         self.student, self.projection, self.mapping = student, projection, mapping
-        self.what, self.parts, self.normalize = what, parts, normalize
+        self.parts, self.normalize = parts, normalize
         # What no intermediate loss reaches is not trained (nor waited for by several processes).
         encoder = student.base_model
         for module in (getattr(encoder, "pooler", None), getattr(student, "classifier", None)):
@@ -96,9 +96,7 @@ class Intermediate(nn.Module):
     ) -> dict[str, Tensor]:
         """Losses by name: attention.m for m = 1…M, hidden.m, and embedding."""
         mask = inputs["attention_mask"]
-        what = self.what
-        if what == "auto":
-            what = "qk" if target_attention and isinstance(target_attention[0], tuple) else "scores"
+        what = "qk" if isinstance(target_attention[0], tuple) else "scores"
         got = capture(self.student.base_model, inputs, what)
         losses = {}
         if "attention" in self.parts:
