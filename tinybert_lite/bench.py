@@ -6,7 +6,9 @@ student's written out, torch's AdamW as it comes. The other side is the package 
 Medians of several rounds after a warm-up.
 """
 
+import copy
 import itertools
+import math
 import statistics
 import subprocess
 import sys
@@ -24,10 +26,10 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedMo
 
 from . import UserError, distill, evaluate, models, tasks
 from .attention import capture
-from .batches import Encoded, encode
+from .batches import Encoded, by_length, encode
 from .losses import attention_loss, attention_loss_gram, hidden_loss, soft_cross_entropy
 from .mapping import layer_mapping
-from .training import Settings
+from .training import Settings, rate_at
 
 BATCH, PADDED = 32, 64
 STEPS, ROUNDS = 20, 3
@@ -128,8 +130,6 @@ class Plain:
         }
 
     def update(self, loss: Tensor) -> None:
-        from .training import rate_at
-
         loss.backward()
         nn.utils.clip_grad_norm_(self.trained, 1.0)
         for group in self.optimizer.param_groups:
@@ -213,10 +213,12 @@ def training(world: World, phase: str, steps: int = STEPS) -> dict:
     """Sentences and real tokens a second of one phase, plain and ours, and how many times."""
     data = world.slice(min(len(world.data["train"]), steps * BATCH))
     steps = -(-len(data) // BATCH)
-    settings = Settings(epochs=1, rate=1e-3 if phase == "intermediate" else 3e-4, save_seconds=1e9)
+    settings = Settings(
+        epochs=1, rate=1e-3 if phase == "intermediate" else 3e-4, save_seconds=math.inf
+    )
     plain = Plain(world, data, settings)
     if phase == "finetune":
-        plain.teacher = _copy(world.teacher)
+        plain.teacher = copy.deepcopy(world.teacher)
         plain.begin(plain.teacher)
     else:
         plain.begin(plain.student, *([plain.projection] if phase == "intermediate" else []))
@@ -240,12 +242,6 @@ def training(world: World, phase: str, steps: int = STEPS) -> dict:
         "mean_tokens": round(tokens / len(data), 1),
         "padded_to": world.padded,
     }
-
-
-def _copy(teacher: PreTrainedModel) -> PreTrainedModel:
-    import copy
-
-    return copy.deepcopy(teacher)
 
 
 def _ours(world: World, phase: str, data: Encoded, settings: Settings):
@@ -279,21 +275,14 @@ def _ours(world: World, phase: str, data: Encoded, settings: Settings):
             )  # fmt: skip
 
     else:
-        once, teacher = 0.0, _copy(world.teacher)
+        once, teacher = 0.0, copy.deepcopy(world.teacher)
 
         def epoch(folder):
             distill.finetune(teacher, data, settings, folder, accelerator, progress=False)
 
     def side() -> float:
         with tempfile.TemporaryDirectory() as folder:
-            # the checkpoint at the end of a phase is written once, not once an epoch
-            from . import training as loop
-
-            save, loop._Run.save = loop._Run.save, lambda run: None
-            try:
-                return timed(world, lambda: epoch(Path(folder)))
-            finally:
-                loop._Run.save = save
+            return timed(world, lambda: epoch(Path(folder)))
 
     return once, side
 
@@ -378,8 +367,8 @@ def floor(world: World) -> dict:
         )
         found[f"{name}_flops"] = 2 * size**3 / took["mm"]["seconds"]
     block = torch.empty(2**28 if world.cuda else 2**25, device=world.device)
-    copy = torch.empty_like(block)
-    took = in_turn(world, {"copy": lambda: timed(world, lambda: copy.copy_(block))}, 5)
+    other = torch.empty_like(block)
+    took = in_turn(world, {"copy": lambda: timed(world, lambda: other.copy_(block))}, 5)
     found["bytes"] = 2 * block.numel() * 4 / took["copy"]["seconds"]
     return found
 
@@ -387,8 +376,8 @@ def floor(world: World) -> dict:
 def step_floor(world: World, phase: str, mean_tokens: float) -> dict:
     """Operations and bytes that one of our steps cannot do without, by the sizes of the models.
 
-    Forward and backward are three times the products of the forward pass (section "FLOPs" of
-    `models.flops`); AdamW reads and writes weight, gradient and two moments: 28 bytes a weight.
+    Forward and backward are three times the products of the forward pass (`models.flops`); AdamW
+    reads and writes weight, gradient and two moments: 28 bytes a weight.
     """
     student = models.student_config(world.teacher.config, world.preset)
     config = world.teacher.config if phase == "finetune" else student
@@ -407,15 +396,13 @@ def step_floor(world: World, phase: str, mean_tokens: float) -> dict:
 def whole(world: World, epochs: float = EPOCHS, tell: Callable = print) -> dict:
     """All of intermediate distillation on the task, once each way: seconds and final dev losses."""
     train, dev = world.data["train"], world.data["dev"]
-    settings = Settings(epochs=epochs, rate=1e-3, save_seconds=1e9)
+    settings = Settings(epochs=epochs, rate=1e-3, save_seconds=math.inf)
     found = {}
 
     def final(student, projection) -> dict[str, float]:
         module = distill.Intermediate(student, projection, world.mapping).to(world.device).eval()
         answers = distill.TeacherAnswers(world.teacher, dev, world.mapping)
         sums: dict[str, float] = {}
-        from .batches import by_length
-
         with torch.no_grad():
             for rows in by_length(dev.lengths, BATCH):
                 inputs = dev.batch(rows, world.device)

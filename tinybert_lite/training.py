@@ -31,7 +31,7 @@ class Settings:
     """How a phase is trained: epochs, sentences a batch, learning rate, and the usual rest.
 
     `warmup` is the share of steps with a rising rate, after which it falls linearly to 0; `clip`
-    the largest gradient norm; `save_seconds` the time between checkpoints.
+    the largest gradient norm; `save_seconds` the time between checkpoints, infinite for none.
     """
 
     epochs: float = 3
@@ -113,7 +113,8 @@ def fit(
                 run.log(pending, rate, epoch)
                 pending = []
             run.ask_score(epoch)
-    run.save()  # whoever turns the result into a model may be killed before it is done
+    if settings.save_seconds < math.inf:
+        run.save()  # whoever turns the result into a model may be killed before it is done
     return run.finish()
 
 

@@ -13,9 +13,9 @@ what is there.
 import argparse
 import contextlib
 import dataclasses
-import fcntl
 import itertools
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from filelock import FileLock, Timeout
 from torch import nn
 
 from tinybert_lite import augment, checkpoints, corpus, cse, distill, evaluate, models, tasks
@@ -81,6 +82,9 @@ ROWS = {
     "random start": Row("no warm start, no stage 1", start="random"),
     "lite, random start": Row("no warm start, no stage 1", "lite", "random"),
     "lite, general start": Row("from the shipped student of stage 1", "lite", "general-lite"),
+    "lite, general start, three times the steps": Row(
+        "from stage 1, and longer", "lite", "general-lite", budget=3
+    ),
     "CSE": Row("no attention at all: convolution over GloVe, soft labels", "cse", "sentences"),
     "CSE, hard labels": Row("the same, gold labels only", "cse", "sentences", labels="hard"),
     "no unlabelled text": Row("only the sentences of the task", texts="task"),
@@ -158,15 +162,17 @@ class Joint(nn.Module):
         return losses | {"prediction": soft_cross_entropy(logits, soft_labels)}
 
 
+def settings(steps: int, rate: float, data: Encoded, seed: int) -> Settings:
+    """So many steps of 32 texts, without checkpoints."""
+    return Settings(steps * 32 / len(data), rate=rate, seed=seed, save_seconds=math.inf)
+
+
 def train_cse(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, dict]:
     """The student without attention, and the texts of each split as it reads them."""
     words, vectors = cse.word_table(Glove.load())
     splits = world.task.splits
     data = {name: cse.encode_words(words, s.texts, s.labels) for name, s in splits.items()}
     student = cse.CSE(vectors, len(world.task.label_names), seed=seed)
-
-    def settings(steps: int, rate: float, data) -> Settings:
-        return Settings(epochs=steps * 32 / len(data), rate=rate, seed=seed, save_seconds=1e9)
 
     def score() -> float:
         return evaluate.score(world.task, student, data["dev"])["accuracy"]
@@ -178,20 +184,20 @@ def train_cse(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Modul
         world.sentence_vectors = cse.sentence_vectors(encoder, tokens)
     read = cse.encode_words(words, general)
     cse.pretrain(
-        student, read, world.sentence_vectors, settings(CSE_STEPS, 1e-3, read), folder,
+        student, read, world.sentence_vectors, settings(CSE_STEPS, 1e-3, read, seed), folder,
         world.accelerator, progress=False,
     )  # fmt: skip
     steps = ENOUGH_STEPS["intermediate"] + ENOUGH_STEPS["prediction"]
     if row.labels == "hard":
         distill.finetune(
-            student, data["train"], settings(steps, 1e-3, data["train"]), folder,
+            student, data["train"], settings(steps, 1e-3, data["train"], seed), folder,
             world.accelerator, score, name="gold", progress=False,
         )  # fmt: skip
     else:
         read = cse.encode_words(words, world.words[row.texts])
         distill.prediction(
-            student, world.teacher, read, settings(steps, 1e-3, read), folder, world.accelerator,
-            row.temperature, score, soft_labels=world.soft_labels(row.texts), progress=False,
+            student, world.teacher, read, settings(steps, 1e-3, read, seed), folder,
+            world.accelerator, row.temperature, score, soft_labels=world.soft_labels(row.texts), progress=False,
         )  # fmt: skip
     return student, data
 
@@ -213,9 +219,6 @@ def train(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, d
         world.teacher.config.num_hidden_layers, student.config.num_hidden_layers, row.mapping
     )
 
-    def settings(steps: int, rate: float, data) -> Settings:
-        return Settings(epochs=steps * 32 / len(data), rate=rate, seed=seed, save_seconds=1e9)
-
     module = distill.Intermediate(student, projection, mapping, parts=row.parts)
     student.to(accelerator.device)
     first, second = (row.budget * ENOUGH_STEPS[step] for step in ("intermediate", "prediction"))
@@ -231,26 +234,26 @@ def train(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, d
             return model(inputs, *answers(rows, inputs), soft[rows].to(accelerator.device))
 
         joint = Joint(module).to(accelerator.device).train()
-        together = settings(first + second, 1e-3, texts)
+        together = settings(first + second, 1e-3, texts, seed)
         fit("joint", joint, loss, texts.lengths, together, folder, accelerator, score,
             progress=False)  # fmt: skip
         return student, world.data
     if row.steps in ("both", "intermediate"):
         answers = world.answers(row.texts, mapping)
         distill.intermediate(
-            module, answers, texts, settings(first, 1e-3, texts), folder, accelerator,
+            module, answers, texts, settings(first, 1e-3, texts, seed), folder, accelerator,
             progress=False,
         )  # fmt: skip
     student.requires_grad_(True)
     if row.labels == "hard" or row.steps == "intermediate":
         gold = world.data["train"]
         distill.finetune(
-            student, gold, settings(second, 3e-4, gold), folder, accelerator, score,
+            student, gold, settings(second, 3e-4, gold, seed), folder, accelerator, score,
             name="gold", progress=False,
         )  # fmt: skip
     else:
         distill.prediction(
-            student, world.teacher, texts, settings(second, 3e-4, texts), folder, accelerator,
+            student, world.teacher, texts, settings(second, 3e-4, texts, seed), folder, accelerator,
             row.temperature, score, soft_labels=world.soft_labels(row.texts), progress=False,
         )  # fmt: skip
     return student, world.data
@@ -285,8 +288,7 @@ def baselines(task: tasks.Task) -> dict[str, np.ndarray]:
 
 def merge(file: Path, new: dict) -> dict:
     """Put what is new into the results file, which other workers write too; the whole of it."""
-    with (Path(tempfile.gettempdir()) / f"{file.stem}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(Path(tempfile.gettempdir()) / f"{file.stem}.lock"):
         known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"runs": {}}
         runs = known["runs"]
         for name, seeds in new.pop("runs", {}).items():
@@ -383,14 +385,12 @@ def work(jobs: list[tuple[int, str]], options: argparse.Namespace) -> None:
 def claim(out: Path, seed: int, name: str):
     """Whether this job is nobody else's; a claim ends with its worker, however that ends."""
     plain = "".join(c if c.isalnum() else "_" for c in name)
-    file = Path(tempfile.gettempdir()) / f"{out.stem}-{seed}-{plain}.claim"
-    with file.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
+    lock = FileLock(Path(tempfile.gettempdir()) / f"{out.stem}-{seed}-{plain}.claim")
+    try:
+        with lock.acquire(timeout=0):
             yield True
+    except Timeout:
+        yield False
 
 
 def share(jobs: list[tuple[int, str]], options: argparse.Namespace) -> None:

@@ -18,10 +18,11 @@ HERE = Path(__file__).with_name("two_processes.py")
 LAUNCH = [
     *[sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"],
     *["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"],
+    *["--main_process_port", "0"],
 ]
 
 
-def started(command: list[str], folder: Path, port: int = 0) -> subprocess.CompletedProcess:
+def started(command: list[str], folder: Path) -> subprocess.CompletedProcess:
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         command, cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False
@@ -44,7 +45,7 @@ def test_two_processes_or_parts_have_the_gradients_of_the_whole_batch(toy, tmp_p
     for name, launch, accumulate in [
         ("one", [sys.executable], "1"),
         ("parts", [sys.executable], "3"),
-        ("two", [*LAUNCH, "--main_process_port", "0"], "1"),
+        ("two", LAUNCH, "1"),
     ]:
         work = tmp_path / name
         work.mkdir()
@@ -69,7 +70,7 @@ def test_a_whole_run_by_two_processes_is_written_and_told_once(toy, tmp_path):
         *["--label", "label", "--teacher", str(toy), "--student", "lite"],
         *["--intermediate-epochs", "2", "--prediction-epochs", "2", "--out", "out"],
     ]
-    done = started([*LAUNCH, "--main_process_port", "0", *command], tmp_path)
+    done = started([*LAUNCH, *command], tmp_path)
     assert done.stdout.count("everything is in out") == 1
     assert "another run" not in done.stderr.lower()
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
@@ -79,5 +80,5 @@ def test_a_whole_run_by_two_processes_is_written_and_told_once(toy, tmp_path):
     steps = [(r["phase"], r["step"]) for r in map(json.loads, log) if "losses" in r]
     assert steps and len(steps) == len(set(steps))
     # the same command again finds all of it done
-    again = started([*LAUNCH, "--main_process_port", "0", *command], tmp_path)
+    again = started([*LAUNCH, *command], tmp_path)
     assert again.stdout.count("everything is in out") == 1
