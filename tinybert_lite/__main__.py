@@ -3,7 +3,6 @@
 import argparse
 import difflib
 import errno
-import os
 import re
 import sys
 
@@ -372,12 +371,12 @@ def fetch(options: argparse.Namespace) -> int:
 
 
 def train(options: argparse.Namespace, phases: tuple[str, ...]) -> int:
-    from . import recipe
+    from . import folders, recipe
 
     quiet_libraries()
     given = fields_of(recipe.Options, options)
     metrics = recipe.run(given, options.out, fields_of(recipe.Manner, options), phases, print)
-    if os.environ.get("RANK", "0") != "0":  # of several processes one speaks
+    if not folders.first_process():
         return 0
     for line in summary(metrics):
         print(line)
@@ -412,12 +411,12 @@ def augment(options: argparse.Namespace) -> int:
 
 
 def general(options: argparse.Namespace) -> int:
-    from . import general, recipe
+    from . import folders, general, recipe
 
     quiet_libraries()
     given = fields_of(general.GeneralOptions, options)
     metrics = general.run(given, options.out, fields_of(recipe.Manner, options), print)
-    if os.environ.get("RANK", "0") != "0":
+    if not folders.first_process():
         return 0
     print("last losses: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics["losses"].items()))
     print(f"everything is in {options.out}; go on with: run --general {options.out}/model")
@@ -454,7 +453,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
     quiet_libraries()
     given = fields_of(recipe.Options, options)
-    scores = recipe.evaluate_model(given, options.model, options.split)
+    scores = recipe.evaluate_model(given, options.model, options.split, options.cpu)
     print(json.dumps(scores, indent=2))
     return 0
 

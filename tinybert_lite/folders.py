@@ -14,13 +14,18 @@ from .models import Projection
 from .training import save_tensors, write_json
 
 
+def first_process() -> bool:
+    """Whether this is the one of several processes that writes and speaks, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def folder_for(out: Path, settings: dict, phases: tuple[str, ...]):
     """Make the output folder ours: refuse one that is in use or holds another run.
 
     Of several processes of one run the first does so for all.
     """
-    if os.environ.get("RANK", "0") != "0":
+    if not first_process():
         yield
         return
     there = out.exists()

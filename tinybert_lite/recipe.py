@@ -396,8 +396,10 @@ def _ratio(part: float | None, whole: float) -> float | None:
     return None if part is None or whole == 0 else part / whole
 
 
-def evaluate_model(options: Options, model: str, split: str = "test") -> dict[str, float]:
-    """All metrics of a classifier on one split of a task."""
+def evaluate_model(
+    options: Options, model: str, split: str = "test", cpu: bool = False
+) -> dict[str, float]:
+    """All metrics of a classifier on one split of a task, on a GPU if there is one."""
     check(options)
     task = load_task(options)
     if split not in task.splits:
@@ -410,4 +412,6 @@ def evaluate_model(options: Options, model: str, split: str = "test") -> dict[st
     s = task.splits[split]
     length = max_tokens(options.max_length, classifier.config, tokenizer)
     data = encode(tokenizer, s.texts, s.pairs, s.labels, length)
+    if torch.cuda.is_available() and not cpu:
+        classifier.to("cuda")
     return evaluate.score(task, classifier, data)

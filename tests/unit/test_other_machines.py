@@ -19,12 +19,14 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 from tests.toys import toy_csv, toy_teacher
+from tinybert_lite import assets
 from tinybert_lite.__main__ import main
 from tinybert_lite.batches import encode
 from tinybert_lite.losses import attention_loss
 from tinybert_lite.mapping import layer_mapping
 
 ROOT = Path(__file__).parents[2]
+NOWHERE = "/dev/null/nowhere"  # below a file: not even root can make it
 NO_TRAINING = "--finetune-epochs 0 --intermediate-epochs 0 --prediction-epochs 0"
 
 
@@ -48,8 +50,14 @@ def program(arguments: list[str], clone: Path = ROOT, without=(), **environment)
     return subprocess.run(
         [sys.executable, "-m", "tinybert_lite", *arguments],
         env={name: value for name, value in variables.items() if name not in without},
-        capture_output=True, timeout=590,
+        cwd=clone, capture_output=True, timeout=590,
     )  # fmt: skip
+
+
+def finished(done: subprocess.CompletedProcess, out: Path) -> None:
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert b"Traceback" not in done.stderr
+    assert (out / "model" / "model.safetensors").is_file() and (out / "README.md").is_file()
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +101,14 @@ def test_a_run_on_ones_own_files_asks_the_network_for_nothing(abroad):
         socket.create_connection(("127.0.0.1", 9))  # what is counted is what libraries call
 
 
+def test_no_home_folder_is_needed(toys, tmp_path):
+    xdg = {f"XDG_{name}_HOME": NOWHERE for name in ("CACHE", "CONFIG", "DATA", "STATE")}
+    done = program(command(toys, tmp_path / "out"), HOME=NOWHERE, XDG_RUNTIME_DIR=NOWHERE, **xdg)
+    finished(done, tmp_path / "out")
+    unset = program(["check"], without={"HOME", "USER", "LOGNAME", *xdg})
+    assert b"Traceback" not in unset.stderr and b"For a bug report" in unset.stdout
+
+
 @pytest.mark.parametrize(
     "given", [{"LC_ALL": "C", "PYTHONUTF8": "0"}, {"PYTHONIOENCODING": "ascii:strict"}]
 )
@@ -102,6 +118,45 @@ def test_a_terminal_that_knows_ascii_alone_gets_every_line(given):
     assert done.stdout.isascii() and b"--prediction-rate" in done.stdout
     utf8 = program(["run", "--help"], PYTHONIOENCODING="utf-8")
     assert not utf8.stdout.isascii(), "there was nothing to replace"
+
+
+@pytest.fixture
+def read_only_clone(tmp_path):
+    """The package and its data where nothing can be written, not even by root."""
+    clone = tmp_path / "clone"
+    shutil.copytree(ROOT / "tinybert_lite", clone / "tinybert_lite")
+    ignored = shutil.ignore_patterns("cache", "results")
+    shutil.copytree(ROOT / "data", clone / "data", ignore=ignored)
+    if os.name != "posix":
+        pytest.skip("folders are made read-only with POSIX means")
+    if os.geteuid():
+        for path in [clone, *clone.rglob("*")]:
+            path.chmod(0o555 if path.is_dir() else 0o444)
+        yield clone
+        for path in [clone, *clone.rglob("*")]:
+            path.chmod(0o755)
+        return
+    mount = ["mount", "--bind", str(clone), str(clone)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("root without the right to mount cannot make a folder read-only")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(clone)], check=True)
+        yield clone
+    finally:
+        subprocess.run(["umount", str(clone)], check=True)
+
+
+def test_a_read_only_clone_works_with_output_and_cache_elsewhere(read_only_clone, toys, tmp_path):
+    with pytest.raises(OSError):
+        (read_only_clone / "data" / "cache").mkdir()
+    done = program(command(toys, tmp_path / "out"), clone=read_only_clone)
+    finished(done, tmp_path / "out")
+    cache = {"TINYBERT_LITE_CACHE": str(assets.cache_dir())}
+    check = program(["check"], clone=read_only_clone, **cache)
+    assert b"asset teacher" in check.stdout and b"Traceback" not in check.stderr
+    assert str(read_only_clone).encode() in check.stdout, "another copy was imported"
+    plain = program(["fetch"], clone=read_only_clone, without={"TINYBERT_LITE_CACHE"})
+    assert plain.returncode == 2 and b"TINYBERT_LITE_CACHE" in plain.stderr
 
 
 # spawn: how Windows and macOS start processes ----------------------------------------------------

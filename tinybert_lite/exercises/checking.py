@@ -73,6 +73,20 @@ def run(candidate: Callable | None, cases: list[tuple]) -> tuple[Result | None, 
     return None, answers
 
 
+def run_numbers(
+    candidate: Callable | None, cases: list[tuple]
+) -> tuple[Result | None, list[float]]:
+    """`run` for an exercise whose answers are numbers: what is wrong, if anything, and floats."""
+    problem, answers = run(candidate, cases)
+    if problem:
+        return problem, []
+    try:
+        return None, [float(answer) for answer in answers]
+    except (TypeError, ValueError):
+        said = f"Your function returns {type(answers[0]).__name__}."
+        return wrong("not a number", said), []
+
+
 def check_loss(
     candidate: Callable | None,
     solution: Callable,

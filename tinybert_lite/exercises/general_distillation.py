@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from .checking import Result, run, wrong
+from .checking import Result, run, run_numbers, wrong
 
 TERMS = {
     **{"embedding": 0.5, "hidden.1": 0.25, "hidden.2": 2.0, "attention.1": 4.0},
@@ -16,13 +16,10 @@ TASK = ["the cat sat", "A film sat on the shelf", "film film the END"]
 
 def check_general_loss(candidate: Callable | None) -> Result:
     """Check `my_general_loss(losses)`: the one number that general distillation makes small."""
-    problem, answers = run(candidate, [(dict(TERMS),)])
+    problem, numbers = run_numbers(candidate, [(dict(TERMS),)])
     if problem:
         return problem
-    try:
-        got = float(answers[0])
-    except (TypeError, ValueError):
-        return wrong("not a number", f"Your function returns {type(answers[0]).__name__}.")
+    got = numbers[0]
     of = {key: {k: v for k, v in TERMS.items() if k.split(".")[0] == key} for key in
           ("embedding", "hidden", "attention", "prediction", "label")}  # fmt: skip
     total = {key: sum(values.values()) for key, values in of.items()}
@@ -102,13 +99,10 @@ def check_neighbours(candidate: Callable | None) -> Result:
 
 def check_unseen(candidate: Callable | None) -> Result:
     """Check `my_unseen(corpus, texts)`: the share of the texts' words that no passage has."""
-    problem, answers = run(candidate, [(list(CORPUS), list(TASK))])
+    problem, numbers = run_numbers(candidate, [(list(CORPUS), list(TASK))])
     if problem:
         return problem
-    try:
-        got = float(answers[0])
-    except (TypeError, ValueError):
-        return wrong("not a number", f"Your function returns {type(answers[0]).__name__}.")
+    got = numbers[0]
     right = 5 / 13  # film, shelf, film, film, END of 13 words
     known = {
         3 / 8: ("different words", "Count *occurrences*: three films are three unseen words."),

@@ -11,7 +11,7 @@ from ..losses import attention_loss, hidden_loss
 from ..models import Projection
 from ..options import Options
 from ..training import Settings, rate_at
-from .checking import Mistake, Result, check_loss, draw, mask_of, run, wrong
+from .checking import Mistake, Result, check_loss, draw, mask_of, run, run_numbers, wrong
 
 RATES = {"intermediate": Options.intermediate_rate, "prediction": Options.prediction_rate}
 
@@ -40,13 +40,9 @@ def check_rate(candidate: Callable | None) -> Result:
     `phase` is "intermediate" (largest rate 1e-3) or "prediction" (3e-4); it rises evenly over the
     first tenth of the steps, then falls evenly to what would be 0 at step `total`.
     """
-    problem, answers = run(candidate, RATE_CASES)
+    problem, got = run_numbers(candidate, RATE_CASES)
     if problem:
         return problem
-    try:
-        got = np.array([float(a) for a in answers])
-    except (TypeError, ValueError):
-        return wrong("not a number", f"Your function returns {type(answers[0]).__name__}.")
     if _same(got, _rate):
         return Result(True, hint="The same as `training.rate_at`, in both steps.")
     for mistake in RATE_MISTAKES:

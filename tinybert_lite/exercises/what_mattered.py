@@ -6,7 +6,7 @@ from itertools import combinations
 
 import numpy as np
 
-from .checking import NOT_TRIED, Result, run, wrong
+from .checking import NOT_TRIED, Result, run, run_numbers, wrong
 
 TEXTS, DRAWS = 800, 1500
 RECIPE = {
@@ -146,13 +146,9 @@ def check_surplus(candidate: Callable | None) -> Result:
     How many points more the warm start is worth without the intermediate step than with it.
     """
     cases = [(85.0, 84.0, 81.5, 73.0), (84.0, 80.5, 83.0, 81.0)]
-    problem, answers = run(candidate, cases)
+    problem, got = run_numbers(candidate, cases)
     if problem:
         return problem
-    try:
-        got = [float(answer) for answer in answers]
-    except (TypeError, ValueError):
-        return wrong("not a number", f"Your function returns {type(answers[0]).__name__}.")
     for (mistake, hint), answer in SURPLUS.items():
         if np.allclose(got, [answer(*case) for case in cases], atol=1e-6):
             return wrong(mistake, hint) if mistake else Result(True, hint=hint)

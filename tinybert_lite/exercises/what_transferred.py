@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from .checking import NOT_TRIED, Mistake, Result, run, wrong
+from .checking import NOT_TRIED, Mistake, Result, run, run_numbers, wrong
 
 CAPTION = {
     "A": "Each number is a squared difference of scores, divided by the variance of the teacher's "
@@ -331,13 +331,9 @@ def _logit_cases() -> list[tuple]:
 def _check_number(
     candidate: Callable | None, solution: Callable, mistakes: list[Mistake], cases: list[tuple]
 ) -> Result:
-    problem, answers = run(candidate, cases)
+    problem, got = run_numbers(candidate, cases)
     if problem:
         return problem
-    try:
-        got = [float(answer) for answer in answers]
-    except (TypeError, ValueError):
-        return wrong("not a number", f"Your function returns {type(answers[0]).__name__}.")
     return _compare(
         got,
         cases,
