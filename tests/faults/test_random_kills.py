@@ -1,6 +1,6 @@
 """SIGKILL at random moments of every phase, then the same command: the same weights, nothing left.
 
-Dozens of processes on toy models: minutes. test_kill.py has one kill a phase for `make test`, as
+Dozens of processes on toy models: some three minutes. test_kill.py has one kill a phase, as
 programs started anew; here they are forked from one that has imported everything.
 """
 
@@ -23,8 +23,7 @@ from tinybert_lite.__main__ import main
 from tinybert_lite.masked_lm import train_masked_lm
 
 pytestmark = [
-    pytest.mark.long,
-    pytest.mark.timeout(3600),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(os.name != "posix", reason="SIGKILL and fork are of POSIX"),
 ]
 
