@@ -15,7 +15,7 @@ from tests.toys import toy_teacher
 from tinybert_lite import UserError, distill, models
 from tinybert_lite.attention import capture
 from tinybert_lite.batches import encode
-from tinybert_lite.distill import Intermediate, TeacherAnswers
+from tinybert_lite.distill import Intermediate, TeacherAnswers, attention_form
 from tinybert_lite.mapping import layer_mapping
 from tinybert_lite.models import (
     PRESETS,
@@ -315,6 +315,13 @@ def answers_of(toys, keep: int, what: str = "qk"):
         layer.attention.self.query.weight.data *= 20
     data = encode(tokenizer, TEXTS)
     return TeacherAnswers(teacher.train(), data, layer_mapping(6, 3), what, keep), data, teacher
+
+
+def test_short_texts_compare_maps_on_a_cpu_and_all_others_the_gram_form():
+    short, long = torch.ones(2, 64), torch.ones(2, 65)
+    assert (attention_form("auto", short), attention_form("auto", long)) == ("scores", "qk")
+    assert attention_form("auto", short.to("meta")) == "qk"  # any other device
+    assert [attention_form(what, short) for what in ("scores", "qk")] == ["scores", "qk"]
 
 
 @pytest.mark.parametrize("what", ["qk", "scores"])
