@@ -60,7 +60,7 @@ class Row:
     steps: str = "both"  # "both", "joint", "prediction" (alone), "intermediate" (then gold labels)
     labels: str = "soft"  # or "hard": gold labels in place of the teacher
     temperature: float = 1.0
-    budget: int = 1  # times the recipe's steps
+    budget: float = 1  # times the recipe's steps
     texts: str = "all"  # or "task" (without the unlabelled sentences), "augmented" (in their place)
 
 
@@ -73,6 +73,12 @@ ROWS = {
     "lite, hard labels": Row("gold labels only", "lite", steps="prediction", labels="hard"),
     "nano, hard labels": Row("gold labels only", steps="prediction", labels="hard"),
     "no intermediate step": Row("prediction loss only", steps="prediction"),
+    "no intermediate step, longer": Row(
+        "prediction loss only, in as many steps as both steps have",
+        steps="prediction",
+        budget=sum(ENOUGH_STEPS[step] for step in ("intermediate", "prediction"))
+        / ENOUGH_STEPS["prediction"],
+    ),
     "no prediction loss": Row("intermediate, then gold labels", steps="intermediate"),
     "no attention loss": Row("without equation 7", parts=("hidden", "embedding")),
     "no hidden loss": Row("without equation 8", parts=("attention", "embedding")),
@@ -82,9 +88,6 @@ ROWS = {
     "random start": Row("no warm start, no stage 1", start="random"),
     "lite, random start": Row("no warm start, no stage 1", "lite", "random"),
     "lite, general start": Row("from the shipped student of stage 1", "lite", "general-lite"),
-    "lite, general start, three times the steps": Row(
-        "from stage 1, and longer", "lite", "general-lite", budget=3
-    ),
     "CSE": Row("no attention at all: convolution over GloVe, soft labels", "cse", "sentences"),
     "CSE, hard labels": Row("the same, gold labels only", "cse", "sentences", labels="hard"),
     "no unlabelled text": Row("only the sentences of the task", texts="task"),
@@ -162,7 +165,7 @@ class Joint(nn.Module):
         return losses | {"prediction": soft_cross_entropy(logits, soft_labels)}
 
 
-def settings(steps: int, rate: float, data: Encoded, seed: int) -> Settings:
+def settings(steps: float, rate: float, data: Encoded, seed: int) -> Settings:
     """So many steps of 32 texts, without checkpoints."""
     return Settings(steps * 32 / len(data), rate=rate, seed=seed, save_seconds=math.inf)
 
