@@ -21,7 +21,10 @@ def scope(root, monkeypatch):
         "b": (ease + own[0] > 0.2)[None],
         "c": ease + own > 0,
         "worse": (ease > 1)[None],
+        "d": np.roll(ease + own > 0, 1, axis=0),  # the seeds of "c" in another order
+        "fixed": (ease > 0.1)[None],  # no student: has no seed of its own
     }
+    found["rows"] = {name: {"student": "nano"} for name in found["right"] if name != "fixed"}
     monkeypatch.setattr(found["plt"], "show", lambda: found["plt"].close("all"))
     return found
 
@@ -49,9 +52,14 @@ def test_a_row_minus_itself_and_turned_around(scope):
     assert there[1] == pytest.approx(-back[2], abs=1e-9)
 
 
-def test_rows_with_one_seed_and_with_three_can_be_compared(scope):
+def test_rows_are_compared_over_the_seeds_that_both_have(scope):
+    right = scope["right"]
     gap, low, high, _ = scope["difference"]("c", "worse")
     assert low <= gap <= high and low > 0
+    assert gap == pytest.approx(100 * (right["c"][0].mean() - right["worse"].mean()))
+    gap = scope["difference"]("c", "fixed")[0]
+    assert gap == pytest.approx(100 * (right["c"].mean() - right["fixed"].mean()))
+    assert [scope["in_common"]("c", x) for x in ("a", "d", "fixed")] == [1, 3, 3]
 
 
 def test_single_seeds_have_no_scatter_and_three_have_theirs(scope):
@@ -65,7 +73,7 @@ def test_single_seeds_have_no_scatter_and_three_have_theirs(scope):
 def test_the_bar_with_seeds_is_wider_and_shrinks_with_more_seeds(scope):
     _, low, high, draws = scope["difference"]("a", "b")
     one = scope["half_width"]("a", "b", draws, 0.9, 8)
-    three = scope["half_width"]("c", "b", draws, 0.9, 8)
+    three = scope["half_width"]("c", "d", draws, 0.9, 8)
     assert one > three > (high - low) / 2
     assert np.isnan(scope["half_width"]("a", "b", draws, float("nan"), 0))
 
@@ -73,13 +81,12 @@ def test_the_bar_with_seeds_is_wider_and_shrinks_with_more_seeds(scope):
 def test_the_widget_says_whether_nothing_could_explain_the_difference(scope, capsys):
     scope["show_pair"]("a", "worse")
     said = capsys.readouterr().out
-    assert "0 lies outside" in said and "one seed" in said
+    assert "0 lies outside" in said and "both have: 1;" in said
     scope["show_pair"]("c", "c")
     assert "twice the same row" in capsys.readouterr().out
 
 
 def test_the_widget_counts_nothing_as_clear_that_is_not(scope, capsys):
-    scope["right"]["d"] = np.roll(scope["right"]["c"], 1, axis=0)  # the same seeds in another order
     scope["show_pair"]("c", "d")
     said = capsys.readouterr().out
-    assert "0 lies inside" in said and "one seed" not in said
+    assert "0 lies inside" in said and "both have: 3;" in said
