@@ -2,12 +2,14 @@
 # What needs a GPU, in calls of ten minutes at most, on a machine without a network.
 #
 #   here:   python tests/benchmarks/pack_for_gpu.py      (.gpu, 50 MB, ignored by git)
-#           64 MB may travel: set notebooks/ and data/checkpoints/reviews-lite aside meanwhile,
-#           and bring them back with `git checkout -- notebooks data/checkpoints`
+#           64 MB may travel: set notebooks/ and the two lite students of data/checkpoints aside
+#           meanwhile, and bring them back with `git checkout -- notebooks data/checkpoints`
+#           (for "general": pack_for_gpu.py text)
 #   there:  bash tests/benchmarks/on_gpu.sh correct      the numbers of a CPU, float32 and bf16
 #           bash tests/benchmarks/on_gpu.sh speed        the throughput table, floors beside it
 #           bash tests/benchmarks/on_gpu.sh sst2         SST-2: teacher, lite, nano
 #           bash tests/benchmarks/on_gpu.sh reviews      the ablations, three seeds
+#           bash tests/benchmarks/on_gpu.sh general      stage 1 at length, lite and nano
 # OUT names the folder for results (default runs/gpu); what is there already is continued.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -17,7 +19,7 @@ export TINYBERT_LITE_CACHE=$PWD/.gpu/cache TINYBERT_LITE_TEACHER=$PWD/.gpu/minil
 PY=${PY:-python3}
 DEVICE=${DEVICE:-cuda}
 
-case "${1:?correct, speed, sst2 or reviews}" in
+case "${1:?correct, speed, sst2, reviews or general}" in
 correct)
     $PY -m pytest -q -p no:cacheprovider tests/unit/test_cuda.py tests/unit/test_losses.py
     ;;
@@ -48,9 +50,21 @@ reviews)
     # without the rows that need word vectors, which do not travel
     $PY tests/benchmarks/bench_reviews.py --out "$OUT/reviews.json" --rows lite nano \
         "lite, hard labels" "nano, hard labels" "no intermediate step" "no prediction loss" \
+        "no intermediate step, longer" "nano, three times the steps" \
         "no attention loss" "no hidden loss" "no embedding loss" "one joint step" \
         "temperature 2" "random start" "lite, random start" "lite, general start" \
         "no unlabelled text" "mapping top" "mapping bottom"
+    ;;
+general)
+    $PY -c "import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)" \
+        .gpu/text.txt.xz >"$OUT/text.txt"
+    for student in lite nano; do
+        $PY -m tinybert_lite general --student "$student" --start warm --text "$OUT/text.txt" \
+            --epochs "${EPOCHS:-10}" --batch-size 128 --quiet --out "$OUT/general-$student"
+        $PY -m tinybert_lite distill --task reviews --teacher reviews-teacher --student "$student" --quiet \
+            --general "$OUT/general-$student/model" --out "$OUT/reviews-from-general-$student"
+    done
+    rm "$OUT/text.txt"
     ;;
 *)
     echo "there is no $1" >&2
