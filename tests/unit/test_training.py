@@ -150,6 +150,14 @@ def test_without_a_score_the_last_weights_are_kept(tmp_path):
     assert all(torch.equal(v, kept[f"module.{k}"]) for k, v in module.state_dict().items())
 
 
+def test_an_infinite_time_between_checkpoints_writes_none_and_trains_the_same(tmp_path):
+    ours, _ = train(tmp_path / "none", save_seconds=math.inf)
+    theirs, _ = train(tmp_path / "some")
+    assert same(ours, theirs)
+    assert not list((tmp_path / "none").glob("*.safetensors"))
+    assert list((tmp_path / "some").glob("*.safetensors"))
+
+
 def test_training_lowers_the_loss(tmp_path):
     _, history = train(tmp_path / "a", Toy(dropout=0.0), epochs=20)
     losses = [r["losses"]["square"] for r in history.records]
