@@ -6,7 +6,7 @@ The wrong answers are written the way a learner writes them, not taken from the 
 import ast
 import json
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 
 import numpy as np
 import pytest
