@@ -62,9 +62,11 @@ lab: setup
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_OPTIONS)
 
 # One pytest run, so that its summary, with what was skipped and why, is the last thing on screen.
+# Two processes of one thread each are done in 21 minutes where one of two threads takes 33; each
+# keeps a notebook, and a module of tests, to itself. PYTEST_OPTIONS=-n0 runs them one by one.
 test: lint
 	$(PY) -m tinybert_lite fetch
-	$(PY) -m pytest -m 'not long' -ra $(PYTEST_OPTIONS) tests \
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not long' -ra -n 2 --dist loadscope $(PYTEST_OPTIONS) tests \
 	  $(if $(NOTEBOOKS),--nbval-lax --nbval-current-env $(NOTEBOOKS))
 
 test-long: setup
