@@ -77,11 +77,11 @@ class World:
         layers = models.PRESETS[self.preset].layers
         self.mapping = layer_mapping(config.num_hidden_layers, layers)
 
-    def student(self) -> tuple[PreTrainedModel, models.Projection]:
+    def student(self, seed: int = 0) -> tuple[PreTrainedModel, models.Projection]:
         """A fresh student and its projection; both sides begin with the same weights."""
-        student = models.build_student(self.teacher.config, self.preset, 0)
+        student = models.build_student(self.teacher.config, self.preset, seed)
         projection = models.Projection(
-            student.config.hidden_size, self.teacher.config.hidden_size, "paper", 0
+            student.config.hidden_size, self.teacher.config.hidden_size, "paper", seed
         )
         models.warm_start(student, projection, self.teacher.cpu())
         self.teacher.to(self.device)
@@ -104,11 +104,21 @@ class World:
 
 
 class Plain:
-    """The authors' procedure with stock parts: one step after the other, nothing kept."""
+    """The authors' procedure with stock parts: one step after the other, nothing kept.
 
-    def __init__(self, world: World, data: Encoded, settings: Settings):
+    `dropout` is the student's and the teacher's. In the authors' code both have 0.1, the teacher
+    because it is left in training mode; with 0 both sides have the same losses.
+    """
+
+    def __init__(self, world: World, data: Encoded, settings: Settings, dropout: float = 0.0):
         self.world, self.data, self.settings = world, data, settings
-        self.student, self.projection = world.student()
+        self.student, self.projection = world.student(settings.seed)
+        self.teacher = world.teacher
+        if dropout:
+            self.teacher = copy.deepcopy(world.teacher).train()
+            for part in (*self.teacher.modules(), *self.student.modules()):
+                if isinstance(part, nn.Dropout):
+                    part.p = dropout
         self.step_number, self.total = 0, round(settings.epochs * len(data) / BATCH)
 
     def begin(self, *modules: nn.Module) -> None:
@@ -138,12 +148,20 @@ class Plain:
         self.optimizer.zero_grad()
         self.step_number += 1
 
+    def train(self, step: Callable[[np.ndarray], float]) -> None:
+        """All steps of the settings' epochs, each by `step`, a method below."""
+        for epoch in itertools.count():
+            for rows in self.batches(epoch):
+                if self.step_number == self.total:
+                    return
+                step(rows)
+
     def intermediate(self, rows: np.ndarray) -> float:
         """One step on equations 7 to 9, maps written out; its loss."""
         world, inputs = self.world, self.inputs(rows)
         mask = inputs["attention_mask"]
         with torch.no_grad():
-            theirs = capture(world.teacher, inputs, "scores")
+            theirs = capture(self.teacher, inputs, "scores")
         ours = capture(self.student.base_model.train(), inputs, "scores")
         loss = torch.zeros((), device=world.device)
         for m, g in enumerate(world.mapping):
@@ -158,7 +176,7 @@ class Plain:
         """One step on equation 10; its loss."""
         inputs = self.inputs(rows)
         with torch.no_grad():
-            theirs = self.world.teacher(**inputs).logits
+            theirs = self.teacher(**inputs).logits
         loss = soft_cross_entropy(self.student.train()(**inputs).logits, theirs)
         self.update(loss)
         return loss.item()
@@ -216,27 +234,35 @@ def training(world: World, phase: str, steps: int = STEPS) -> dict:
     settings = Settings(
         epochs=1, rate=1e-3 if phase == "intermediate" else 3e-4, save_seconds=math.inf
     )
-    plain = Plain(world, data, settings)
-    if phase == "finetune":
-        plain.teacher = copy.deepcopy(world.teacher)
-        plain.begin(plain.teacher)
-    else:
-        plain.begin(plain.student, *([plain.projection] if phase == "intermediate" else []))
 
-    def plain_side() -> float:
-        plain.step_number = 0
+    def plain_side(dropout: float) -> Callable[[], float]:
+        plain = Plain(world, data, settings, dropout)
+        if phase == "finetune":
+            plain.teacher = copy.deepcopy(world.teacher)
+            plain.begin(plain.teacher)
+        else:
+            plain.begin(plain.student, *([plain.projection] if phase == "intermediate" else []))
         step = getattr(plain, phase)
-        return timed(world, lambda: [step(rows) for rows in plain.batches(0)])
+
+        def side() -> float:
+            plain.step_number = 0
+            return timed(world, lambda: [step(rows) for rows in plain.batches(0)])
+
+        return side
 
     once, ours_side = _ours(world, phase, data, settings)
-    measured = in_turn(world, {"plain": plain_side, "ours": ours_side})
+    sides = {"plain": plain_side(0.0)}
+    if phase != "finetune":  # where the teacher's own dropout is on, both ways
+        sides["plain, with dropout"] = plain_side(0.1)
+    measured = in_turn(world, sides | {"ours": ours_side})
     measured["ours"]["seconds"] += once / EPOCHS
     tokens = int(data.offsets[-1])
     for side in measured.values():
         side["sentences_per_second"] = round(len(data) / side["seconds"], 1)
         side["tokens_per_second"] = round(tokens / side["seconds"], 1)
+        side["times"] = round(side["seconds"] / measured["ours"]["seconds"], 2)
     return measured | {
-        "times": round(measured["plain"]["seconds"] / measured["ours"]["seconds"], 2),
+        "times": measured["plain"]["times"],
         "teacher_once_seconds": round(once, 3),
         "sentences": len(data),
         "mean_tokens": round(tokens / len(data), 1),
@@ -428,12 +454,7 @@ def whole(world: World, epochs: float = EPOCHS, tell: Callable = print) -> dict:
     plain = Plain(world, train, settings)
     plain.begin(plain.student, plain.projection)
     started = time.perf_counter()
-    for epoch in itertools.count():
-        for rows in plain.batches(epoch):
-            if plain.step_number < plain.total:
-                plain.intermediate(rows)
-        if plain.step_number >= plain.total:
-            break
+    plain.train(plain.intermediate)
     world.wait()
     found["plain"] = {
         "seconds": time.perf_counter() - started,

@@ -135,6 +135,23 @@ def test_padding_that_holds_infinities_does_not_reach_the_loss_or_its_gradient()
     assert (s.grad.masked_select(pad.expand_as(s)) == 0).all()
 
 
+@pytest.mark.parametrize("side", [0, 1])
+def test_gradients_are_those_of_the_squared_differences_written_out(side):
+    student, teacher, mask = draw(3, 2, 7, 4, 4, seed=6)
+    real = mask[:, None, :, None] * mask[:, None, None, :]
+    maps = [scores(student), scores(teacher)]
+    hidden = [torch.randn(3, 7, 5, generator=torch.Generator().manual_seed(i)) for i in (0, 1)]
+    kept, rows = real.sum() * 2, mask[:, :, None]
+    for pair, loss, written in (
+        (maps, lambda a, b: attention_loss(a, b, mask), lambda d: (real * d**2).sum() / kept),
+        (hidden, lambda a, b: hidden_loss(a, b, None, mask), lambda d: (rows * d**2).sum() / rows.sum() / 5),
+    ):  # fmt: skip
+        pair[side].requires_grad_()
+        (got,) = torch.autograd.grad(3 * loss(*pair), pair[side])
+        (expected,) = torch.autograd.grad(3 * written(pair[0] - pair[1]), pair[side])
+        assert torch.allclose(got, expected, rtol=1e-5, atol=1e-7) and got.abs().max() > 0
+
+
 def test_no_mask_means_that_every_token_is_real():
     student, teacher, _ = draw(2, 3, 8, 4, 6, seed=1)
     ones = torch.ones(2, 8)
