@@ -75,6 +75,32 @@ def test_a_phase_is_measured_both_ways_and_leaves_the_teacher_as_it_was(world, p
     assert all(torch.equal(v, before[k]) for k, v in world.teacher.state_dict().items())
 
 
+def test_dropout_of_the_plain_side_is_in_student_and_teacher_and_nowhere_else(world):
+    data, rows = world.data["train"], np.arange(8)
+    sides = [bench.Plain(world, data, Settings(epochs=1), p) for p in (0.0, 0.1)]
+    for side in sides:
+        with torch.no_grad():
+            answers = [side.teacher(**side.inputs(rows)).logits for _ in "ab"]
+        assert torch.equal(*answers) == (side is sides[0])
+        dropouts = [m.p for m in side.student.modules() if isinstance(m, torch.nn.Dropout)]
+        assert dropouts and set(dropouts) == {0.0 if side is sides[0] else 0.1}
+    assert not world.teacher.training
+
+
+def test_the_plain_side_takes_as_many_steps_as_its_epochs_have(world):
+    side, rows = bench.Plain(world, world.data["train"], Settings(epochs=2.5)), []
+    side.step_number = 0
+
+    def step(batch):
+        rows.extend(batch)
+        side.step_number += 1
+
+    side.train(step)
+    whole = len(world.data["train"])
+    assert side.step_number == side.total == round(2.5 * whole / bench.BATCH)
+    assert sorted(rows[:whole]) == list(range(whole)) and rows[:whole] != rows[whole : 2 * whole]
+
+
 def test_padding_costs_the_plain_side_and_a_teachers_share_costs_ours(world):
     side = bench.Plain(world, world.data["train"], Settings(epochs=1))
     assert side.inputs(np.arange(2))["input_ids"].shape == (2, 16)
