@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 import torch
 
-from tinybert_lite import batches, bench, distill, evaluate, training
+from tinybert_lite import batches, bench, distill, evaluate, losses, training
 from tinybert_lite.__main__ import quiet_libraries
 
 RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "switches.json"
@@ -44,6 +44,11 @@ def anyhow(lengths: np.ndarray, size: int, seed: int, epoch: int) -> list[np.nda
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
+def squares(ours: torch.Tensor, theirs: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+    """What equations 7 and 8 sum, its gradient found by autograd."""
+    return (ours - theirs).masked_fill(keep == 0, 0.0).square().sum()
+
+
 def ways(world: bench.World, data: batches.Encoded) -> dict:
     """Name → (texts, what, keep_bytes, patches): the package's way, and each switch off."""
     plain_adamw = functools.partial(torch.optim.AdamW)
@@ -62,6 +67,9 @@ def ways(world: bench.World, data: batches.Encoded) -> dict:
         "padded to 64": (padded, "auto", keep, []),
         "AdamW not fused": (data, "auto", keep, [mock.patch.object(torch.optim, "AdamW", unfused)]),
         "no clipping": (data, "auto", keep, []),
+        "squares left to autograd": (
+            data, "auto", keep, [mock.patch.object(losses._SquaredError, "apply", squares)],
+        ),
     }  # fmt: skip
 
 
