@@ -119,11 +119,19 @@ class Plain:
             for part in (*self.teacher.modules(), *self.student.modules()):
                 if isinstance(part, nn.Dropout):
                     part.p = dropout
-        self.step_number, self.total = 0, round(settings.epochs * len(data) / BATCH)
+        self.step_number = 0
+        self.total = round(settings.epochs * math.ceil(len(data) / BATCH))
 
     def begin(self, *modules: nn.Module) -> None:
         self.trained = [p for m in modules for p in m.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=self.settings.rate, weight_decay=0.01)
+        decay, rest = ([p for p in self.trained if (p.ndim > 1) is m] for m in (True, False))
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": decay, "weight_decay": self.settings.weight_decay},
+                {"params": rest, "weight_decay": 0.0},
+            ],
+            lr=self.settings.rate,
+        )
 
     def batches(self, epoch: int) -> list[np.ndarray]:
         order = np.random.default_rng([self.settings.seed, epoch]).permutation(len(self.data))
@@ -495,14 +503,20 @@ def run(
             rate = found["floor"]["bfloat16_flops" if world.cuda else "float32_flops"]
             seconds = least["operations"] / rate + least["bytes"] / found["floor"]["bytes"]
             steps = -(-got["sentences"] // BATCH)
+            alone = got["ours"]["seconds"] - got["teacher_once_seconds"] / EPOCHS
             got["floor"] = least | {
                 "milliseconds_a_step": round(1000 * seconds, 3),
-                "times_the_floor": round(got["ours"]["seconds"] / steps / seconds, 2),
+                "times_the_floor": round(alone / steps / seconds, 2),
             }
             tell(
-                f"{part}: plain {got['plain']['sentences_per_second']:,.0f} sentences a second, "
-                f"ours {got['ours']['sentences_per_second']:,.0f}: {got['times']} times, "
-                f"{got['floor']['times_the_floor']} times its floor"
+                f"{part}: "
+                + ", ".join(
+                    f"{name} {got[name]['sentences_per_second']:.1f} sentences a second"
+                    f" (ours {got[name]['times']} times)"
+                    for name in ("plain", "plain, with dropout", "ours")
+                    if name in got
+                )
+                + f", a step {got['floor']['times_the_floor']} times its floor"
             )
         elif part == "attention":
             found[part] = attention(world)

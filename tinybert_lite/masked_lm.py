@@ -9,7 +9,6 @@ trained is saved; loading merges it, and a stock BertForMaskedLM comes out.
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -18,7 +17,6 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
@@ -27,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 from . import UserError, corpus
 from .models import EMBEDDED_TEACHER, load_tokenizer, resolve
+from .training import save_tensors
 
 log = logging.getLogger(__name__)
 
@@ -294,9 +293,7 @@ def _save_state(out: Path, parameters: dict, optimizer: torch.optim.Optimizer, d
             f"mean.{key}": state["exp_avg"],
             f"square.{key}": state["exp_avg_sq"],
         }
-    tensors = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    save_file(tensors, out / "state.new", {"done": json.dumps(done)})
-    os.replace(out / "state.new", out / "state.safetensors")
+    save_tensors(tensors, out / "state.safetensors", {"done": json.dumps(done)})
 
 
 def _resume(out: Path, parameters: dict, optimizer: torch.optim.Optimizer, asked: dict) -> dict:
@@ -322,11 +319,10 @@ def save_checkpoint(model: torch.nn.Module, folder: str | Path, about: dict) -> 
     """Write the trained tensors alone, in float16, to `folder`/model.safetensors."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: p.detach().cpu().half().contiguous() for key, p in _trained(model).items()}
+    tensors = {key: p.detach().half() for key, p in _trained(model).items()}
     file = folder / "model.safetensors"
     # one entry: safetensors writes several in an order that changes from run to run
-    save_file(tensors, folder / "model.new", {"about": json.dumps(about)})
-    os.replace(folder / "model.new", file)
+    save_tensors(tensors, file, {"about": json.dumps(about)})
     return file
 
 

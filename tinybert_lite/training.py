@@ -7,6 +7,7 @@ seed, the step number and the weights, so a checkpoint is weights, optimiser mom
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -322,18 +323,31 @@ def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str
 
     Raises UserError when it cannot be written.
     """
+    # In a folder of its own: safetensors writes beside its target, under a name that a kill leaves.
     beside = file.with_name(file.name + ".part")
     try:
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, beside, metadata)
-        with beside.open("rb+") as f:
+        _clear(beside)
+        beside.mkdir()
+        made = beside / file.name
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, made, metadata)
+        with made.open("rb+") as f:
             os.fsync(f.fileno())
-        os.replace(beside, file)
+        os.replace(made, file)
+        beside.rmdir()
     except Exception as error:  # safetensors raises its own type for a full disk
-        beside.unlink(missing_ok=True)
+        _clear(beside)
         raise UserError(
             f"The checkpoint {file} could not be written ({error}); free some space or take another "
             "--out. The one before it is still whole."
         ) from error
+
+
+def _clear(place: Path) -> None:
+    """Remove a file, or a folder and what is in it, or nothing."""
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
 
 
 def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

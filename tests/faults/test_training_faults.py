@@ -271,10 +271,31 @@ def test_a_safetensors_file_that_is_no_checkpoint_is_named(tmp_path):
         train(tmp_path, Toy())
 
 
-def test_a_half_written_checkpoint_beside_the_whole_one_is_ignored_and_cleared(tmp_path):
-    (tmp_path / "toy.safetensors.part").write_bytes(b"half")
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_a_half_written_checkpoint_beside_the_whole_one_is_ignored_and_cleared(tmp_path, in_folder):
+    half = tmp_path / "toy.safetensors.part"
+    if in_folder:  # where safetensors leaves its own file when it is killed
+        half.mkdir()
+        half /= ".tmpAbCdEf"
+    half.write_bytes(b"half")
     train(tmp_path, Toy())
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_safetensors_writes_nowhere_but_in_the_folder_that_is_cleared(tmp_path, monkeypatch):
+    from tinybert_lite import training
+
+    seen = []
+    write = training.save_file
+
+    def spy(tensors, file, metadata):
+        seen.append(file.parent.relative_to(tmp_path).as_posix())
+        write(tensors, file, metadata)
+
+    monkeypatch.setattr(training, "save_file", spy)
+    save_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors", {})
+    assert seen == ["a.safetensors.part"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
 
 
 # Models that are shipped or given -----------------------------------------------------------------

@@ -88,8 +88,8 @@ def test_dropout_of_the_plain_side_is_in_student_and_teacher_and_nowhere_else(wo
 
 
 def test_the_plain_side_takes_as_many_steps_as_its_epochs_have(world):
-    side, rows = bench.Plain(world, world.data["train"], Settings(epochs=2.5)), []
-    side.step_number = 0
+    world.data["train"].offsets = world.data["train"].offsets[:-1]  # 31 texts: a batch is short
+    side, rows = bench.Plain(world, world.data["train"], Settings(epochs=3)), []
 
     def step(batch):
         rows.extend(batch)
@@ -97,7 +97,7 @@ def test_the_plain_side_takes_as_many_steps_as_its_epochs_have(world):
 
     side.train(step)
     whole = len(world.data["train"])
-    assert side.step_number == side.total == round(2.5 * whole / bench.BATCH)
+    assert side.step_number == side.total == 3  # as many as `fit` takes
     assert sorted(rows[:whole]) == list(range(whole)) and rows[:whole] != rows[whole : 2 * whole]
 
 
