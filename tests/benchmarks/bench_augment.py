@@ -14,6 +14,7 @@ import argparse
 import json
 import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def main() -> None:
                 rates[name].append(len(sentences) / (time.perf_counter() - started))
     median = {name: statistics.median(rate) for name, rate in rates.items()}
     result = {
-        "command": "python tests/benchmarks/bench_augment.py",
+        "command": " ".join(["python tests/benchmarks/bench_augment.py", *sys.argv[1:]]),
         "sentences_per_second": {name: round(rate, 3) for name, rate in median.items()},
         "rounds": {name: [round(rate, 3) for rate in each] for name, each in rates.items()},
         "times_the_one_word_way": {

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -116,7 +117,7 @@ def main() -> None:
     training.write_json(
         options.out,
         {
-            "command": "python tests/benchmarks/bench_switches.py",
+            "command": " ".join(["python tests/benchmarks/bench_switches.py", *sys.argv[1:]]),
             "date": time.strftime("%Y-%m-%d"),
             "ways": measured,
             "sentences": len(data),
