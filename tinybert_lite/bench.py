@@ -8,18 +8,20 @@ Medians of several rounds after a warm-up.
 
 import copy
 import itertools
+import json
 import math
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from filelock import FileLock
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
@@ -29,7 +31,7 @@ from .attention import capture
 from .batches import Encoded, by_length, encode
 from .losses import attention_loss, attention_loss_gram, hidden_loss, soft_cross_entropy
 from .mapping import layer_mapping
-from .training import Settings, rate_at
+from .training import Settings, rate_at, write_json
 
 BATCH, PADDED = 32, 64
 STEPS, ROUNDS = 20, 3
@@ -474,6 +476,22 @@ def whole(world: World, epochs: float = EPOCHS, tell: Callable = print) -> dict:
         "loss_difference": round(sums["ours"] / sums["plain"] - 1, 4),
         "epochs": epochs,
     }
+
+
+def merge_runs(file: Path, new: dict, order: Iterable[str] = ()) -> dict:
+    """Put what is new into a file of results that other processes write too; the whole of it.
+
+    Its "runs" are name → seed → run, names in `order` first; other keys are replaced.
+    """
+    with FileLock(Path(tempfile.gettempdir()) / f"{file.stem}.lock"):
+        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"runs": {}}
+        runs = known["runs"]
+        for name, seeds in new.get("runs", {}).items():
+            runs[name] = runs.get(name, {}) | seeds
+        known |= new
+        known["runs"] = {name: runs[name] for name in [*order, *runs] if runs.get(name)}
+        write_json(file, known)
+    return known
 
 
 def run(

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import dataclasses
 import itertools
-import json
 import math
 import os
 import statistics
@@ -31,7 +30,7 @@ from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from torch import nn
 
-from tinybert_lite import augment, checkpoints, corpus, cse, distill, evaluate, models, tasks
+from tinybert_lite import augment, bench, checkpoints, corpus, cse, distill, evaluate, models, tasks
 from tinybert_lite.__main__ import quiet_libraries
 from tinybert_lite.batches import Encoded, encode
 from tinybert_lite.fitting import start_from
@@ -40,7 +39,7 @@ from tinybert_lite.losses import soft_cross_entropy
 from tinybert_lite.mapping import layer_mapping
 from tinybert_lite.masked_lm import load_masked_lm
 from tinybert_lite.recipe import ENOUGH_STEPS, LONGEST_UNLABELLED
-from tinybert_lite.training import Settings, fit, write_json
+from tinybert_lite.training import Settings, fit
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 PARTS = ("attention", "hidden", "embedding")
@@ -290,16 +289,8 @@ def baselines(task: tasks.Task) -> dict[str, np.ndarray]:
 
 
 def merge(file: Path, new: dict) -> dict:
-    """Put what is new into the results file, which other workers write too; the whole of it."""
-    with FileLock(Path(tempfile.gettempdir()) / f"{file.stem}.lock"):
-        known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"runs": {}}
-        runs = known["runs"]
-        for name, seeds in new.pop("runs", {}).items():
-            runs[name] = runs.get(name, {}) | seeds
-        known |= new
-        known["runs"] = {name: runs[name] for name in [*ROWS, *runs] if runs.get(name)}
-        write_json(file, known)
-    return known
+    """Put what is new into the results file, rows in the table's order; the whole of it."""
+    return bench.merge_runs(file, new, ROWS)
 
 
 def table(results: dict) -> str:

@@ -283,8 +283,6 @@ def test_a_half_written_checkpoint_beside_the_whole_one_is_ignored_and_cleared(t
 
 
 def test_safetensors_writes_nowhere_but_in_the_folder_that_is_cleared(tmp_path, monkeypatch):
-    from tinybert_lite import training
-
     seen = []
     write = training.save_file
 

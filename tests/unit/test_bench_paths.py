@@ -1,22 +1,14 @@
 """The script that compares the accuracy of the fast path with the plain one's."""
 
-import json
-
-from tests.benchmarks.bench_paths import merge
+from tests.benchmarks.bench_paths import lines
 
 
-def test_runs_of_several_processes_are_kept_and_compared_seed_by_seed(tmp_path):
-    out = tmp_path / "paths.json"
-    for side, seed, accuracy in (
-        ("plain", 0, 0.80),
-        ("fast", 0, 0.81),
-        ("plain", 1, 0.84),
-        ("fast", 2, 0.83),
-    ):
-        merge(out, side, seed, {"accuracy": accuracy})
-    found = json.loads(out.read_text())
-    assert found == merge(out)
-    assert found["summary"]["fast"]["seeds"] == 2 and found["runs"]["fast"].keys() == {"0", "2"}
-    plain = found["summary"]["plain"]
-    assert round(plain["mean"], 4) == 0.82 and round(plain["spread"], 4) == 0.0283
-    assert plain["fast_minus_this"] == {"0": 0.01}  # of the seeds that both have
+def test_each_side_is_printed_seed_by_seed_with_mean_spread_and_seconds():
+    def run(accuracy, seconds):
+        return {"accuracy": accuracy, "seconds": seconds}
+
+    runs = {"plain": {"2": run(0.84, 30), "0": run(0.80, 10)}, "fast": {"1": run(0.8125, 7)}}
+    assert lines(runs) == [
+        "plain: seed 0 80.00, seed 2 84.00; mean 82.00 ± 2.83; 20.0 s",
+        "fast: seed 1 81.25; mean 81.25; 7 s",
+    ]
