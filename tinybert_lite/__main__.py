@@ -217,6 +217,17 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--epochs", type=number, default=10, help="of whole")
     parser.add_argument(
+        "--steps", type=whole, default=0, help="of 32 texts a round (default: 20, on a GPU 200)"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=whole,
+        default=32,
+        help="texts a step of another row of ours; the plain side and the first row have 32",
+    )
+    group = parser.add_argument_group("task (default: reviews)")
+    add_files(group)
+    parser.add_argument(
         "--out", metavar="FILE", help="a .json file for all that was measured (default: none)"
     )
 
@@ -224,6 +235,15 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 def add_task(parser: argparse.ArgumentParser, augments: bool) -> None:
     """What to learn: a known task or the user's own files."""
     group = parser.add_argument_group("task")
+    add_files(group)
+    group.add_argument("--seed", type=whole, default=0, help="of every random choice")
+    if augments:  # whole texts are varied
+        return
+    group.add_argument("--max-length", type=whole, default=128, help="tokens a text is cut to")
+
+
+def add_files(group) -> None:
+    """A task's name, or files and their columns."""
     group.add_argument("--task", metavar="NAME", help="reviews, review-ratings, glue/sst2 …")
     group.add_argument("--train", metavar="FILE", help="own .csv, .tsv, .jsonl or .parquet")
     group.add_argument(
@@ -233,10 +253,6 @@ def add_task(parser: argparse.ArgumentParser, augments: bool) -> None:
     group.add_argument("--text-pair", metavar="COLUMN", help="column of the second texts")
     group.add_argument("--label", metavar="COLUMN", help="column of the labels")
     group.add_argument("--regression", action="store_true", help="labels are numbers to predict")
-    group.add_argument("--seed", type=whole, default=0, help="of every random choice")
-    if augments:  # whole texts are varied
-        return
-    group.add_argument("--max-length", type=whole, default=128, help="tokens a text is cut to")
 
 
 def add_training(parser: argparse.ArgumentParser, command: str) -> None:
@@ -480,6 +496,7 @@ def bench(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from . import bench, training
+    from . import options as settings
 
     quiet_libraries()
     if options.out and not Path(options.out).parent.is_dir():
@@ -487,11 +504,33 @@ def bench(options: argparse.Namespace) -> int:
             f"The folder of {options.out} is not there; make it, or take another --out."
         )
     parts = options.parts or list(bench.PARTS)
-    found = bench.run(parts, options.size, options.device, options.tokens, options.epochs, print)
+    given = fields_of(settings.Options, options)
+    own = any((given.task, given.train, given.test, given.text, given.text_pair, given.label))
+    found = bench.run(
+        parts,
+        options.size,
+        options.device,
+        options.tokens,
+        options.epochs,
+        print,
+        options.steps,
+        options.batch_size,
+        settings.load_task(given) if own else None,
+    )
     if options.out:
         command = "python -m tinybert_lite bench " + " ".join(parts)
         command += f" --size {options.size} --tokens {options.tokens} --device {options.device}"
         command += f" --epochs {options.epochs:g}" if "whole" in parts else ""
+        command += f" --steps {options.steps}" if options.steps else ""
+        command += f" --batch-size {options.batch_size}" if options.batch_size != 32 else ""
+        named = ("task", "train", "test", "text", "text_pair", "label")
+        for name in (n for n in named if getattr(given, n)):
+            value = (
+                Path(getattr(given, name)).name
+                if name in ("train", "test")
+                else getattr(given, name)
+            )
+            command += f" --{name.replace('_', '-')} {value}"
         about = {"command": command, "date": time.strftime("%Y-%m-%d")}
         training.write_json(Path(options.out), about | found)
         print(f"all of it is in {options.out}")

@@ -7,6 +7,8 @@ Medians of several rounds after a warm-up.
 """
 
 import copy
+import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -34,7 +36,7 @@ from .mapping import layer_mapping
 from .training import Settings, rate_at, write_json
 
 BATCH, PADDED = 32, 64
-STEPS, ROUNDS = 20, 3
+STEPS, ROUNDS = 20, 3  # steps of one round; a GPU does ten times as many in the time
 EPOCHS = 10  # over which the teacher's answers, asked once, are shared out
 PARTS = ("intermediate", "prediction", "finetune", "attention", "inference", "start")
 
@@ -42,12 +44,19 @@ PARTS = ("intermediate", "prediction", "finetune", "attention", "inference", "st
 class World:
     """Teacher, student's size, texts and device of one measurement.
 
-    `size="embedded"` is the reviews teacher with the lite student on reviews; `"bert-base"` a
-    teacher and a tinybert4 of random weights on random texts of `tokens` tokens: speed does not
-    depend on what the weights are.
+    `size="embedded"` is the reviews teacher with the lite student on the texts of `task` (default:
+    reviews), cut to 64 tokens; `"bert-base"` a teacher and a tinybert4 of random weights on random
+    texts of `tokens` tokens: speed does not depend on what the weights are.
     """
 
-    def __init__(self, size: str, device: str, tokens: int = 128, texts: int = 2048):
+    def __init__(
+        self,
+        size: str,
+        device: str,
+        tokens: int = 128,
+        texts: int = 2048,
+        task: tasks.Task | None = None,
+    ):
         self.cuda = device.startswith("cuda")
         if self.cuda and not torch.cuda.is_available():
             raise UserError("There is no CUDA device here; leave --device out.")
@@ -57,13 +66,17 @@ class World:
         self.device = self.accelerator.device
         self.task: tasks.Task | None = None
         if size == "embedded":
-            self.task = tasks.load_task("reviews")
+            self.task = task or tasks.load_task("reviews")
+            if self.task.kind == "regression" or len(self.task.label_names) != 2:
+                raise UserError("The teacher here knows two answers; take a task that has two.")
             self.teacher, tokenizer = models.load_classifier("reviews-teacher")
             self.preset, self.padded = "lite", PADDED
             self.data = {
-                name: encode(tokenizer, s.texts, None, s.labels, PADDED)
+                name: encode(tokenizer, s.texts, s.pairs, s.labels, PADDED)
                 for name, s in self.task.splits.items()
             }
+        elif task is not None:
+            raise UserError("A task is measured with --size embedded only; leave --size out.")
         elif size == "bert-base":
             torch.manual_seed(0)
             self.teacher = BertForSequenceClassification(BertConfig())
@@ -93,9 +106,13 @@ class World:
         """The first `count` training texts of a shuffle."""
         train = self.data["train"]
         order = np.random.default_rng(0).permutation(len(train))[:count]
-        parts = [train.tokens[train.offsets[i] : train.offsets[i + 1]] for i in order]
-        offsets = np.concatenate([[0], np.cumsum([len(p) for p in parts])]).astype(np.int64)
-        return Encoded(np.concatenate(parts), None, offsets, train.labels[order], train.pad)
+        offsets = np.concatenate([[0], np.cumsum(train.lengths[order])]).astype(np.int64)
+
+        def taken(array: np.ndarray) -> np.ndarray:
+            return np.concatenate([array[train.offsets[i] : train.offsets[i + 1]] for i in order])
+
+        types = None if train.types is None else taken(train.types)
+        return Encoded(taken(train.tokens), types, offsets, train.labels[order], train.pad)
 
     def wait(self) -> None:
         if self.cuda:
@@ -203,9 +220,10 @@ class Plain:
 
 
 def in_turn(world: World, sides: dict[str, Callable[[], float]], rounds: int = ROUNDS) -> dict:
-    """Call the sides in turn; median seconds of each, and its peak memory on a GPU in bytes.
+    """Call the sides in turn; median seconds of each, and on a GPU the bytes it needs to run.
 
-    A side returns the seconds it wants counted. The first round warms up and is dropped.
+    A side returns the seconds it wants counted. The first round warms up and is dropped. The bytes
+    are the peak above what lay in memory before: both sides' models, and answers that are kept.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     peak: dict[str, int] = {}
@@ -213,11 +231,12 @@ def in_turn(world: World, sides: dict[str, Callable[[], float]], rounds: int = R
         for name, side in sides.items():
             if world.cuda:
                 torch.cuda.reset_peak_memory_stats()
+                resting = torch.cuda.memory_allocated()
             took = side()
             if turn:
                 seconds[name].append(took)
             if world.cuda:
-                peak[name] = torch.cuda.max_memory_allocated()
+                peak[name] = torch.cuda.max_memory_allocated() - resting
     return {
         name: {
             "seconds": statistics.median(s),
@@ -237,10 +256,17 @@ def timed(world: World, what: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def training(world: World, phase: str, steps: int = STEPS) -> dict:
-    """Sentences and real tokens a second of one phase, plain and ours, and how many times."""
+def training(
+    world: World, phase: str, steps: int = 0, batch: int = BATCH, rates: dict | None = None
+) -> dict:
+    """Sentences and real tokens a second of one phase, plain and ours, and how many times.
+
+    A round is as many texts as `steps` batches of 32 have (0: 20 of them, on a GPU 200). With a
+    `batch` other than 32 our side is measured twice: with 32 texts a step, as plain, and with that. `rates`, as `floor` finds them, put the floor of a step
+    beside ours, without the teacher's share.
+    """
+    steps = steps or (10 * STEPS if world.cuda else STEPS)
     data = world.slice(min(len(world.data["train"]), steps * BATCH))
-    steps = -(-len(data) // BATCH)
     settings = Settings(
         epochs=1, rate=1e-3 if phase == "intermediate" else 3e-4, save_seconds=math.inf
     )
@@ -260,29 +286,55 @@ def training(world: World, phase: str, steps: int = STEPS) -> dict:
 
         return side
 
-    once, ours_side = _ours(world, phase, data, settings)
     sides = {"plain": plain_side(0.0)}
     if phase != "finetune":  # where the teacher's own dropout is on, both ways
         sides["plain, with dropout"] = plain_side(0.1)
-    measured = in_turn(world, sides | {"ours": ours_side})
-    measured["ours"]["seconds"] += once / EPOCHS
+    once, kept, epoch = _ours(world, phase, data)
+    ours = {"ours": BATCH} | ({f"ours, {batch} a step": batch} if batch != BATCH else {})
+    for name, size in ours.items():
+        sides[name] = functools.partial(epoch, dataclasses.replace(settings, batch_size=size))
+    measured = in_turn(world, sides)
     tokens = int(data.offsets[-1])
+    for name, size in ours.items():
+        if rates:
+            least = step_floor(world, phase, tokens / len(data), size)
+            rate = rates["bfloat16_flops" if world.cuda else "float32_flops"]
+            seconds = least["operations"] / rate + least["bytes"] / rates["bytes"]
+            alone = measured[name]["seconds"] / math.ceil(len(data) / size)
+            measured[name]["floor"] = least | {
+                "milliseconds_a_step": round(1000 * seconds, 3),
+                "times_the_floor": round(alone / seconds, 2),
+            }
+        measured[name]["seconds"] += once / EPOCHS
     for side in measured.values():
         side["sentences_per_second"] = round(len(data) / side["seconds"], 1)
         side["tokens_per_second"] = round(tokens / side["seconds"], 1)
-        side["times"] = round(side["seconds"] / measured["ours"]["seconds"], 2)
+        side["times_plain"] = round(measured["plain"]["seconds"] / side["seconds"], 2)
+        side["ours_times_this"] = round(side["seconds"] / measured["ours"]["seconds"], 2)
     return measured | {
-        "times": measured["plain"]["times"],
+        "times": measured["ours"]["times_plain"],
         "teacher_once_seconds": round(once, 3),
+        "teacher_kept_bytes": kept,
         "sentences": len(data),
         "mean_tokens": round(tokens / len(data), 1),
         "padded_to": world.padded,
     }
 
 
-def _ours(world: World, phase: str, data: Encoded, settings: Settings):
-    """Seconds of what is done once for all epochs, and one epoch of the package's own loop."""
-    accelerator = world.accelerator
+def _ours(world: World, phase: str, data: Encoded):
+    """Seconds of what is done once for all epochs, bytes kept of it, and one epoch of our own loop.
+
+    The epoch takes settings and returns its seconds; each setting has a model of its own.
+    """
+    accelerator, made = world.accelerator, {}
+
+    def timed_epoch(settings: Settings, make: Callable, train: Callable) -> float:
+        if settings.batch_size not in made:
+            made[settings.batch_size] = make()
+        model = made[settings.batch_size]
+        with tempfile.TemporaryDirectory() as folder:
+            return timed(world, lambda: train(model, settings, Path(folder)))
+
     if phase == "intermediate":
         keep: list = []
 
@@ -291,36 +343,39 @@ def _ours(world: World, phase: str, data: Encoded, settings: Settings):
 
         ask()  # warm-up
         once = timed(world, ask)
-        student, projection = world.student()
-        module = distill.Intermediate(student, projection, world.mapping)
+        kept = keep[0].store.nbytes
 
-        def epoch(folder):
+        def make():
+            return distill.Intermediate(*world.student(), world.mapping)
+
+        def train(module, settings, folder):
             distill.intermediate(
                 module, keep[0], data, settings, folder, accelerator, progress=False
             )
 
     elif phase == "prediction":
         soft = torch.from_numpy(evaluate.predict(world.teacher, data))
-        once = timed(world, lambda: evaluate.predict(world.teacher, data))
-        student, _ = world.student()
+        once, kept = timed(world, lambda: evaluate.predict(world.teacher, data)), soft.nbytes
 
-        def epoch(folder):
+        def make():
+            return world.student()[0]
+
+        def train(student, settings, folder):
             distill.prediction(
                 student, world.teacher, data, settings, folder, accelerator, soft_labels=soft,
                 progress=False,
             )  # fmt: skip
 
     else:
-        once, teacher = 0.0, copy.deepcopy(world.teacher)
+        once, kept = 0.0, 0
 
-        def epoch(folder):
+        def make():
+            return copy.deepcopy(world.teacher)
+
+        def train(teacher, settings, folder):
             distill.finetune(teacher, data, settings, folder, accelerator, progress=False)
 
-    def side() -> float:
-        with tempfile.TemporaryDirectory() as folder:
-            return timed(world, lambda: epoch(Path(folder)))
-
-    return once, side
+    return once, kept, lambda settings: timed_epoch(settings, make, train)
 
 
 def attention(
@@ -409,8 +464,8 @@ def floor(world: World) -> dict:
     return found
 
 
-def step_floor(world: World, phase: str, mean_tokens: float) -> dict:
-    """Operations and bytes that one of our steps cannot do without, by the sizes of the models.
+def step_floor(world: World, phase: str, mean_tokens: float, batch: int = BATCH) -> dict:
+    """Operations and bytes that a step of `batch` texts cannot do without, by the models' sizes.
 
     Forward and backward are three times the products of the forward pass (`models.flops`); AdamW
     reads and writes weight, gradient and two moments: 28 bytes a weight.
@@ -418,14 +473,14 @@ def step_floor(world: World, phase: str, mean_tokens: float) -> dict:
     student = models.student_config(world.teacher.config, world.preset)
     config = world.teacher.config if phase == "finetune" else student
     tokens = max(1, round(mean_tokens))
-    operations = 3 * BATCH * models.flops(config, tokens)
+    operations = 3 * batch * models.flops(config, tokens)
     size = models.parameters(world.teacher)
     if phase != "finetune":
         with torch.device("meta"):
             size = models.parameters(BertForSequenceClassification(student))
     if phase == "intermediate":
         width, theirs = student.hidden_size, world.teacher.config.hidden_size
-        operations += 3 * 2 * BATCH * tokens * width * theirs * len(world.mapping)
+        operations += 3 * 2 * batch * tokens * width * theirs * len(world.mapping)
     return {"operations": operations, "bytes": 28 * size}
 
 
@@ -501,6 +556,9 @@ def run(
     tokens: int = 128,
     epochs: float = EPOCHS,
     tell: Callable[[str], None] = lambda line: None,
+    steps: int = 0,
+    batch: int = BATCH,
+    task: tasks.Task | None = None,
 ) -> dict:
     """Measure `parts` (of PARTS, or "whole") and return it all, with the machine it was on."""
     unknown = [part for part in parts if part not in (*PARTS, "whole")]
@@ -508,33 +566,34 @@ def run(
         raise UserError(
             f"There is nothing called {unknown[0]!r} to measure; take {', '.join(PARTS)} or whole."
         )
-    world = World(size, device, tokens)
+    if not 0 < batch <= 65536 or not 0 <= steps <= 1_000_000:
+        raise UserError("--batch-size and --steps are whole numbers above 0.")
+    world = World(size, device, tokens, task=task)
     if not 0 < epochs <= 1000:
         raise UserError(f"--epochs must lie between 0 and 1,000, not {epochs:g}.")
     if "whole" in parts and not world.task:
         raise UserError("whole is measured with --size embedded only; leave --size out.")
-    found: dict = {"size": size, "environment": evaluate.environment(), "floor": floor(world)}
+    rates = floor(world)
+    found: dict = {"size": size, "task": world.task.name if world.task else "random texts"}
+    found |= {"environment": evaluate.environment(), "floor": rates}
     for part in parts:
         if part in ("intermediate", "prediction", "finetune"):
-            got = found[part] = training(world, part)
-            least = step_floor(world, part, got["mean_tokens"])
-            rate = found["floor"]["bfloat16_flops" if world.cuda else "float32_flops"]
-            seconds = least["operations"] / rate + least["bytes"] / found["floor"]["bytes"]
-            steps = -(-got["sentences"] // BATCH)
-            alone = got["ours"]["seconds"] - got["teacher_once_seconds"] / EPOCHS
-            got["floor"] = least | {
-                "milliseconds_a_step": round(1000 * seconds, 3),
-                "times_the_floor": round(alone / steps / seconds, 2),
-            }
+            got = found[part] = training(world, part, steps, batch, rates)
             tell(
                 f"{part}: "
                 + ", ".join(
-                    f"{name} {got[name]['sentences_per_second']:.1f} sentences a second"
-                    f" (ours {got[name]['times']} times)"
-                    for name in ("plain", "plain, with dropout", "ours")
-                    if name in got
+                    f"{name} {side['sentences_per_second']:.1f} sentences a second"
+                    f" ({side['times_plain']} × plain)"
+                    for name, side in got.items()
+                    if isinstance(side, dict)
                 )
-                + f", a step {got['floor']['times_the_floor']} times its floor"
+                + ", a step "
+                + " and ".join(
+                    f"{side['floor']['times_the_floor']}"
+                    for side in got.values()
+                    if isinstance(side, dict) and "floor" in side
+                )
+                + " times its floor"
             )
         elif part == "attention":
             found[part] = attention(world)

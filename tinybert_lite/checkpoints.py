@@ -71,7 +71,8 @@ def load(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if {k: v.shape for k, v in tensors.items()} != trained:
         raise UserError(f"The adapter in {folder} does not fit the embedded teacher.")
     adapted.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
-    return adapted.merge_and_unload().eval(), tokenizer
+    # the adapter froze the rest; whoever trains this model on must get all of it
+    return adapted.merge_and_unload().requires_grad_(True).eval(), tokenizer
 
 
 def save_adapter(adapted: torch.nn.Module, file: Path, rank: int, labels: list[str]) -> None:

@@ -18,23 +18,28 @@ mkdir -p "$OUT"
 export TINYBERT_LITE_CACHE=$PWD/.gpu/cache TINYBERT_LITE_TEACHER=$PWD/.gpu/minilm PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 PY=${PY:-python3}
 DEVICE=${DEVICE:-cuda}
+sst2="--train .gpu/sst2/train.tsv --test .gpu/sst2/dev.tsv --text sentence --label label"
 
 case "${1:?correct, speed, sst2, reviews or general}" in
 correct)
     $PY -m pytest -q -p no:cacheprovider tests/unit/test_cuda.py tests/unit/test_losses.py
     ;;
 speed)
-    for form in "embedded 64" "bert-base 128" "bert-base 512"; do
-        read -r size tokens <<<"$form"
-        parts="intermediate prediction finetune inference"
-        [ "$size" = embedded ] && parts="$parts attention"
+    # texts a step of our second row: the first has 32, as the plain side
+    for form in "sst2 embedded 64 256" "random bert-base 128 128" "random bert-base 512 32"; do
+        read -r texts size tokens batch <<<"$form"
+        [ -f "$OUT/speed-$texts-$tokens.json" ] && continue
+        parts="intermediate prediction" own=""
+        [ "$texts" = sst2 ] && parts="$parts finetune inference attention" own=$sst2
         # shellcheck disable=SC2086
         $PY -m tinybert_lite bench $parts --size "$size" --tokens "$tokens" --device "$DEVICE" \
-            --out "$OUT/speed-$size-$tokens.json"
+            --batch-size "$batch" --steps "${STEPS:-0}" $own --out "$OUT/speed-$texts-$tokens.json"
     done
+    $PY tests/benchmarks/bench_switches.py --device "$DEVICE" --steps "${SWITCH_STEPS:-100}" \
+        --out "$OUT/switches.json"
     ;;
 sst2)
-    task="--train .gpu/sst2/train.tsv --test .gpu/sst2/dev.tsv --text sentence --label label"
+    task=$sst2
     keep="--keep-gib 40 --quiet"
     # shellcheck disable=SC2086
     $PY -m tinybert_lite finetune $task --adapter 0 --finetune-epochs 3 \

@@ -71,8 +71,51 @@ def test_a_phase_is_measured_both_ways_and_leaves_the_teacher_as_it_was(world, p
     for side in ("plain", "ours"):
         assert found[side]["sentences_per_second"] > 0 and len(found[side]["rounds"]) == 3
     ratio = found["plain"]["seconds"] / found["ours"]["seconds"]
-    assert found["times"] == pytest.approx(ratio, abs=0.01)
+    assert found["times"] == found["ours"]["times_plain"] == pytest.approx(ratio, abs=0.01)
+    assert found["plain"]["ours_times_this"] == found["times"]
+    assert "floor" not in found["ours"]
     assert all(torch.equal(v, before[k]) for k, v in world.teacher.state_dict().items())
+
+
+def test_another_batch_size_is_a_side_of_its_own_with_a_floor_of_its_own(world):
+    rates = {"float32_flops": 1e9, "bytes": 1e9}
+    found = bench.training(world, "intermediate", 1, 8, rates)
+    assert set(found["ours, 8 a step"]) == set(found["ours"]) >= {"floor", "times_plain"}
+    few, many = (found[name]["floor"] for name in ("ours, 8 a step", "ours"))
+    assert many["operations"] == 4 * few["operations"] and many["bytes"] == few["bytes"]
+    # a round is one step of 32, or four of 8
+    once = found["teacher_once_seconds"] / bench.EPOCHS
+    for name, steps in (("ours", 1), ("ours, 8 a step", 4)):
+        side = found[name]
+        alone = (side["seconds"] - once) / steps
+        floor = side["floor"]["milliseconds_a_step"] / 1000
+        assert side["floor"]["times_the_floor"] == pytest.approx(alone / floor, rel=0.05)
+
+
+@pytest.mark.parametrize("phase", ["intermediate", "prediction", "finetune"])
+def test_every_weight_is_trained_on_both_sides(world, phase, monkeypatch):
+    """A teacher that an adapter had frozen was once measured with its classifier alone."""
+    trained = {"plain": [], "ours": []}
+    begin, fit = bench.Plain.begin, distill.fit
+
+    def plain_begin(self, *modules):
+        begin(self, *modules)
+        trained["plain"].append(sum(p.numel() for p in self.trained))
+
+    def ours_fit(name, module, *rest, **options):
+        trained["ours"].append(sum(p.numel() for p in module.parameters() if p.requires_grad))
+        return fit(name, module, *rest, **options)
+
+    monkeypatch.setattr(bench.Plain, "begin", plain_begin)
+    monkeypatch.setattr(distill, "fit", ours_fit)
+    bench.training(world, phase, steps=1)
+    student, projection = world.student()
+    count = {
+        "intermediate": models.parameters(student.base_model) + models.parameters(projection),
+        "prediction": models.parameters(student),
+        "finetune": models.parameters(world.teacher),
+    }[phase]
+    assert min(trained["plain"]) >= 0.9 * count and min(trained["ours"]) >= 0.9 * count
 
 
 def test_dropout_of_the_plain_side_is_in_student_and_teacher_and_nowhere_else(world):
@@ -138,6 +181,10 @@ def test_the_import_is_measured_in_a_fresh_process_and_without_torch():
     [
         (["nonsense"], "There is nothing called 'nonsense' to measure"),
         (["start", "--size", "huge"], "--size is embedded or bert-base"),
+        (["start", "--task", "review-ratings"], "The teacher here knows two answers"),
+        (["start", "--size", "bert-base", "--task", "reviews"], "with --size embedded only"),
+        (["start", "--test", "a.csv"], "Name either a task"),
+        (["start", "--batch-size", "0"], "--batch-size and --steps are whole numbers above 0"),
         (["start", "--device", "cuda"], "There is no CUDA device here"),
         (["start", "--out", "no/such/folder/b.json"], "is not there"),
     ],

@@ -402,3 +402,9 @@ def test_another_folder_can_stand_for_the_embedded_teacher(toys, monkeypatch):
     monkeypatch.setenv("TINYBERT_LITE_TEACHER", str(toys / "three"))
     model, _ = load_classifier("minilm", ["bad", "good"])
     assert model.config.hidden_size == 24 and model.dtype == torch.float32
+
+
+def test_a_shipped_model_can_be_trained_on_with_all_its_weights():
+    for name in ("reviews-teacher", "reviews-lite"):  # an adapter had frozen the first
+        model, _ = load_classifier(name)
+        assert not model.training and all(p.requires_grad for p in model.parameters())
