@@ -73,13 +73,12 @@ def test_a_phase_is_measured_both_ways_and_leaves_the_teacher_as_it_was(world, p
     ratio = found["plain"]["seconds"] / found["ours"]["seconds"]
     assert found["times"] == found["ours"]["times_plain"] == pytest.approx(ratio, abs=0.01)
     assert found["plain"]["ours_times_this"] == found["times"]
-    assert "floor" not in found["ours"]
     assert all(torch.equal(v, before[k]) for k, v in world.teacher.state_dict().items())
 
 
 def test_another_batch_size_is_a_side_of_its_own_with_a_floor_of_its_own(world):
-    rates = {"float32_flops": 1e9, "bytes": 1e9}
-    found = bench.training(world, "intermediate", 1, 8, rates)
+    found = bench.training(world, "intermediate", 1, 8)
+    bench.beside_floor(world, "intermediate", found, {"float32_flops": 1e9, "bytes": 2e9})
     assert set(found["ours, 8 a step"]) == set(found["ours"]) >= {"floor", "times_plain"}
     few, many = (found[name]["floor"] for name in ("ours, 8 a step", "ours"))
     assert many["operations"] == 4 * few["operations"] and many["bytes"] == few["bytes"]
@@ -88,7 +87,7 @@ def test_another_batch_size_is_a_side_of_its_own_with_a_floor_of_its_own(world):
     for name, steps in (("ours", 1), ("ours, 8 a step", 4)):
         side = found[name]
         alone = (side["seconds"] - once) / steps
-        floor = side["floor"]["milliseconds_a_step"] / 1000
+        floor = side["floor"]["operations"] / 1e9 + side["floor"]["bytes"] / 2e9
         assert side["floor"]["times_the_floor"] == pytest.approx(alone / floor, rel=0.05)
 
 
