@@ -73,6 +73,11 @@ def test_a_phase_is_measured_both_ways_and_leaves_the_teacher_as_it_was(world, p
     ratio = found["plain"]["seconds"] / found["ours"]["seconds"]
     assert found["times"] == found["ours"]["times_plain"] == pytest.approx(ratio, abs=0.01)
     assert found["plain"]["ours_times_this"] == found["times"]
+    assert ("plain, with dropout" in found) == (phase != "finetune")
+    share = found["teacher_once_seconds"] / bench.EPOCHS  # ours is one step here, and this
+    alone = found["ours"]["seconds"] - found["ours"]["seconds_a_step"]
+    assert alone == pytest.approx(share, abs=1e-3)
+    assert (share > 0) == (found["teacher_kept_bytes"] > 0) == (phase != "finetune")
     assert all(torch.equal(v, before[k]) for k, v in world.teacher.state_dict().items())
 
 
@@ -82,8 +87,8 @@ def test_another_batch_size_is_a_side_of_its_own_with_a_floor_of_its_own(world):
     assert set(found["ours, 8 a step"]) == set(found["ours"]) >= {"floor", "times_plain"}
     few, many = (found[name]["floor"] for name in ("ours, 8 a step", "ours"))
     assert many["operations"] == 4 * few["operations"] and many["bytes"] == few["bytes"]
-    # a round is one step of 32, or four of 8
     once = found["teacher_once_seconds"] / bench.EPOCHS
+    # a round is one step of 32, or four of 8
     for name, steps in (("ours", 1), ("ours, 8 a step", 4)):
         side = found[name]
         alone = (side["seconds"] - once) / steps
