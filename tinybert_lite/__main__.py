@@ -367,6 +367,13 @@ def add_manner(parser: argparse.ArgumentParser) -> None:
     manner.add_argument(
         "--keep-gib", type=number, default=4, help="GiB of memory for kept teacher answers"
     )
+    manner.add_argument(
+        "--keep-disk-gib",
+        type=number,
+        default=0,
+        help="GiB of disk for teacher answers that are more than that (default: none; then the "
+        "teacher is asked at every step)",
+    )
 
 
 def check(options: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """The phases: teacher fine-tuning, general distillation, and both steps of task distillation."""
 
+import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -116,8 +117,11 @@ class TeacherAnswers:
 
     The teacher is in evaluation mode and without gradients. Its answers are asked once and kept
     in half precision when they fit into `keep_bytes`, else asked again at every step: for an
-    answer does not change from epoch to epoch. `what` is "scores", "qk", or "auto": the faster
-    form for each batch (`attention_form`).
+    answer does not change from epoch to epoch. With a `file` they are kept in it, mapped into
+    memory, instead of in memory itself; its name is gone at once and its space with the process.
+    `what` is "scores", "qk", or "auto": the faster form for each batch (`attention_form`).
+
+    Raises UserError when the file cannot be written.
     """
 
     def __init__(
@@ -128,9 +132,10 @@ class TeacherAnswers:
         what: str = "auto",
         keep_bytes: int = 0,
         progress: Callable[[list], list] = lambda batches: batches,
+        file: Path | None = None,
     ):
         self.teacher, self.data, self.mapping, self.what = teacher.eval(), data, mapping, what
-        self.store: Tensor | None = None
+        self.store, self.file = None, file
         self.soft_labels: Tensor | None = None  # logits (texts, classes), a gift of the same pass
         self.device = next(teacher.parameters()).device
         if 0 < self.bytes_needed(teacher.config.hidden_size, data, mapping) <= keep_bytes:
@@ -154,7 +159,10 @@ class TeacherAnswers:
         self.heads = config.num_attention_heads
         parts = 3 * len(self.mapping) - 2
         shape = (int(self.data.offsets[-1]), parts, config.hidden_size)
-        self.store = torch.empty(shape, dtype=torch.float16, device=self._home(shape))
+        if self.file is None:
+            self.store = torch.empty(shape, dtype=torch.float16, device=self._home(shape))
+        else:
+            self.store = _mapped(self.file, shape)
         for rows in progress(by_length(self.data.lengths, 64)):
             inputs = self.data.batch(rows, self.device)
             hidden, attention = self._ask(inputs, "qk")
@@ -193,6 +201,25 @@ class TeacherAnswers:
         if what == "qk":
             return hidden, pairs
         return hidden, [q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 for q, k in pairs]
+
+
+def _mapped(file: Path, shape: tuple[int, ...]) -> Tensor:
+    """Room for half-precision numbers in a file that is removed when nobody uses it any more."""
+    left, block = 2 * math.prod(shape), bytes(2**24)
+    try:
+        with file.open("wb") as f:
+            while left:  # writing into a hole of a full disk would kill the process later
+                left -= f.write(block[: min(left, len(block))])
+        store = torch.from_file(str(file), True, math.prod(shape), dtype=torch.float16).view(shape)
+    except (OSError, RuntimeError) as error:
+        file.unlink(missing_ok=True)
+        raise UserError(
+            f"The teacher's answers could not be written to {file} ({error}); free some space, or "
+            "leave --keep-disk-gib out: then the teacher is asked at every step."
+        ) from error
+    with contextlib.suppress(OSError):  # Windows keeps the name while the file is in use
+        file.unlink()
+    return store
 
 
 def intermediate(

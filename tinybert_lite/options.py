@@ -50,6 +50,7 @@ class Manner:
     progress: bool = True
     save_seconds: float = 60.0
     keep_gib: float = 4.0
+    keep_disk_gib: float = 0.0
 
 
 def load_task(options: Options) -> tasks.Task:
@@ -80,7 +81,7 @@ def load_task(options: Options) -> tasks.Task:
 
 def check(options: Options, manner: Manner | None = None) -> None:
     """Refuse options that cannot work before anything is loaded. Raises UserError."""
-    for name in ("keep_gib", "save_seconds"):
+    for name in ("keep_gib", "keep_disk_gib", "save_seconds"):
         value = getattr(manner or Manner(), name)
         if not 0 <= value < math.inf:
             raise UserError(f"--{name.replace('_', '-')} must be 0 or more, not {value:g}.")

@@ -297,13 +297,22 @@ class Workshop:
         need = distill.TeacherAnswers.bytes_needed(
             teacher.config.hidden_size, self.unlabelled, mapping
         )
-        keep = int(self.manner.keep_gib * GIB) if epochs > 1 else 0
-        fits = need <= keep
-        self.tell(
-            f"teacher answers: {need / GIB:.2f} GiB, "
-            + ("asked once and kept" if fits else "more than may be kept, asked at every step")
+        memory, disk = (
+            int(gib * GIB) if epochs > 1 else 0
+            for gib in (self.manner.keep_gib, self.manner.keep_disk_gib)
         )
-        return distill.TeacherAnswers(teacher, self.unlabelled, mapping, "auto", keep, self._bar)
+        file = None
+        if need <= memory:
+            how = "asked once and kept"
+        elif need <= disk:
+            how = "asked once and kept on the disk"
+            file = self.state / f"answers-{self.accelerator.process_index}"
+        else:
+            how = "more than may be kept (--keep-gib, --keep-disk-gib), asked at every step"
+        self.tell(f"teacher answers: {need / GIB:.2f} GiB, {how}")
+        return distill.TeacherAnswers(
+            teacher, self.unlabelled, mapping, "auto", max(memory, disk), self._bar, file
+        )
 
     def _bar(self, batches: list) -> list:
         from tqdm.auto import tqdm

@@ -64,6 +64,7 @@ def ways(world: bench.World, data: batches.Encoded) -> dict:
         "Gram form for short texts too": (data, "qk", keep, []),
         "maps written out": (data, "scores", keep, []),
         "teacher asked at every step": (data, "auto", 0, []),
+        "teacher's answers in a file": (data, "auto", keep, []),
         "batches of any length": (data, "auto", keep, [mock.patch.object(training, "plan", anyhow)]),
         "padded to 64": (padded, "auto", keep, []),
         "AdamW not fused": (data, "auto", keep, [mock.patch.object(torch.optim, "AdamW", unfused)]),
@@ -84,9 +85,11 @@ def main() -> None:
     quiet_libraries()
     world = bench.World("embedded", options.device)
     data = world.slice(options.steps * bench.BATCH)
+    scratch = tempfile.TemporaryDirectory()
 
     def side(name, texts, what, keep, patches):
-        answers = distill.TeacherAnswers(world.teacher, texts, world.mapping, what, keep)
+        file = Path(scratch.name) / "answers" if name == "teacher's answers in a file" else None
+        answers = distill.TeacherAnswers(world.teacher, texts, world.mapping, what, keep, file=file)
         student, projection = world.student()
         module = distill.Intermediate(student, projection, world.mapping)
         settings = training.Settings(

@@ -1,6 +1,9 @@
 """Teachers, students and their sizes; the teacher's answers."""
 
+import gc
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -309,12 +312,13 @@ def test_the_hub_is_asked_once_and_only_for_names_that_are_no_folder(toys, monke
 # The teacher's answers --------------------------------------------------------------------------
 
 
-def answers_of(toys, keep: int, what: str = "qk"):
+def answers_of(toys, keep: int, what: str = "qk", file=None):
     teacher, tokenizer = load_classifier(str(toys / "three"))
     for layer in teacher.base_model.encoder.layer:  # random weights alone answer almost alike
         layer.attention.self.query.weight.data *= 20
     data = encode(tokenizer, TEXTS)
-    return TeacherAnswers(teacher.train(), data, layer_mapping(6, 3), what, keep), data, teacher
+    answers = TeacherAnswers(teacher.train(), data, layer_mapping(6, 3), what, keep, file=file)
+    return answers, data, teacher
 
 
 def test_short_texts_compare_maps_on_a_cpu_and_all_others_the_gram_form():
@@ -387,6 +391,32 @@ def test_a_teacher_handed_over_in_training_mode_answers_without_dropout_or_gradi
         assert all(torch.equal(a, b) for a, b in zip(flat, again, strict=True))
         assert not any(t.requires_grad for t in flat)
         assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_answers_kept_in_a_file_are_those_in_memory_and_the_file_goes_with_them(toys, tmp_path):
+    memory = answers_of(toys, 2**30)[0]
+    disk = answers_of(toys, 2**30, file=tmp_path / "answers")[0]
+    assert torch.equal(disk.store, memory.store) and disk.store.dtype == torch.float16
+    if os.name == "posix":
+        assert not list(tmp_path.iterdir())  # a kill leaves nothing behind
+        maps = Path("/proc/self/maps")
+        if maps.is_file():  # and yet it is a file, not memory
+            assert str(tmp_path / "answers") in maps.read_text()
+            del disk
+            gc.collect()
+            assert str(tmp_path / "answers") not in maps.read_text()
+
+
+def test_a_disk_too_small_for_the_answers_is_said_before_the_teacher_is_asked(toys, tmp_path):
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))  # bytes
+    try:
+        with pytest.raises(UserError, match="free some space, or leave --keep-disk-gib out"):
+            answers_of(toys, 2**30, file=tmp_path / "answers")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())
 
 
 def test_answers_are_kept_only_where_they_fit(toys):

@@ -92,6 +92,20 @@ def test_the_model_loads_in_a_plain_pipeline_without_this_package(classes):
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=folder)
 
 
+def test_answers_on_the_disk_give_the_weights_of_answers_in_memory(toys, capsys):
+    weights = {}
+    for out, limits, says in (
+        ("memory", (), "asked once and kept\n"),
+        ("disk", ("--keep-gib", "0", "--keep-disk-gib", "1"), "asked once and kept on the disk\n"),
+        ("asked", ("--keep-gib", "0"), "asked at every step\n"),
+    ):
+        run(toys, f"kept-{out}", "--intermediate-epochs", "2", *limits)
+        assert says in capsys.readouterr().out
+        weights[out] = (toys / f"kept-{out}" / "model" / "model.safetensors").read_bytes()
+        assert not list((toys / f"kept-{out}").rglob("answers*"))
+    assert weights["disk"] == weights["memory"] != weights["asked"]
+
+
 def test_no_file_of_a_run_is_a_pickle(classes):
     suffixes = {f.suffix for f in classes[0].rglob("*") if f.is_file()}
     assert suffixes <= {".safetensors", ".json", ".jsonl", ".md", ".png", ".txt"}
