@@ -175,6 +175,23 @@ def test_the_floor_of_a_step_grows_with_its_tokens(world):
     assert many["operations"] > 1.9 * few["operations"] and many["bytes"] == few["bytes"] > 0
 
 
+def test_students_are_timed_beside_their_teacher_in_torch_and_in_onnx(world, monkeypatch):
+    monkeypatch.setitem(models.PRESETS, "tinybert4", models.PRESETS["toy"])
+    asked, got = [], {"teacher": 6.0, "tinybert4": 2.0}
+    monkeypatch.setattr(bench.evaluate, "latency", lambda sides, *a: asked.append(a) or dict(got))
+    export = pytest.importorskip("tinybert_lite.export")
+    milliseconds = {"teacher in ONNX Runtime": [4.0, 4.0], "tinybert4 in ONNX Runtime": [1.0, 0.0]}
+    monkeypatch.setattr(
+        export, "latencies", lambda ways, *a: {n: milliseconds.get(n) for n in ways}
+    )
+    found = bench.inference(world, 3)
+    assert len(found) == 9 and asked[-1] == (32, 128, 3)
+    assert {name: side["times"] for name, side in found["1 x 16"].items()} == {
+        "teacher": 1.0, "tinybert4": 3.0,
+        "teacher in ONNX Runtime": 1.0, "tinybert4 in ONNX Runtime": 8.0,
+    }  # fmt: skip
+
+
 def test_the_import_is_measured_in_a_fresh_process_and_without_torch():
     found = bench.start(repeats=1)
     assert 0 < found["python alone"] < found["help"] < 10 and found["import"] > 0
