@@ -435,6 +435,10 @@ def test_another_folder_can_stand_for_the_embedded_teacher(toys, monkeypatch):
 
 
 def test_a_shipped_model_can_be_trained_on_with_all_its_weights():
-    for name in ("reviews-teacher", "reviews-lite", "reviews-nano"):  # an adapter had frozen the first
+    for name in (
+        "reviews-teacher",
+        "reviews-lite",
+        "reviews-nano",
+    ):  # an adapter had frozen the first
         model, _ = load_classifier(name)
         assert not model.training and all(p.requires_grad for p in model.parameters())
