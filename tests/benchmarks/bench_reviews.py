@@ -302,9 +302,10 @@ def table(results: dict) -> str:
         f"Accuracy on {results['test_texts']:,} test sentences, in percent; ± is the standard "
         "deviation over the seeds, and one standard error of a single accuracy is about 0.8. "
         "Every student learns from the shipped teacher on the texts and for the steps of "
-        "`python -m tinybert_lite run --task reviews`; a row changes one thing, of nano where it does "
+        "`python -m tinybert_lite run --task reviews`; most rows change one thing, of nano where they do "
         "not say lite. A row without the intermediate step has its steps less, 1,100 of 2,800, unless "
-        "it says otherwise; one of gold labels reads the labelled sentences alone. The words are "
+        "it says otherwise. One of gold labels alone changes several: no layers, no answers of the "
+        "teacher, no unlabelled text. CSE is another network, trained for all 2,800. The words are "
         "those of notebook 09. "
         "`python tests/benchmarks/bench_reviews.py` makes what is missing, `--table` this page.",
         "",
