@@ -33,6 +33,7 @@ class Encoded:
 
     def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Where the tokens of a padded batch of rows lie, and which are real, both (batch, l)."""
+        rows = np.asarray(rows)
         lengths = self.offsets[rows + 1] - self.offsets[rows]  # not of all texts at every step
         column = np.arange(lengths.max())
         real = column < lengths[:, None]

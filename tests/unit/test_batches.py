@@ -70,6 +70,8 @@ def test_a_batch_is_padded_to_its_longest_text_and_masks_the_padding():
 
 def test_positions_point_at_the_tokens_of_the_rows():
     data = encoded([2, 4, 1, 3])
+    for same in zip(data.positions([3, 0]), data.positions(np.array([3, 0])), strict=True):
+        assert np.array_equal(*same)  # a data loader gives a list
     at, real = data.positions(np.array([3, 0]))
     assert real.tolist() == [[True] * 3, [True, True, False]]
     assert at[real].tolist() == [7, 8, 9, 0, 1]

@@ -44,6 +44,7 @@ def relative(a, b):
 @settings(max_examples=60, deadline=None)
 @given(shapes, st.sampled_from(["tokens", "padded"]))
 @example((1, 1, 1, 9, 14, 3), "tokens")  # one token, and scores that happen to be nearly equal
+@example((1, 1, 1, 15, 39, 0), "tokens")  # the same, a hundredth of the scores apart
 def test_gram_form_equals_plain_form_with_gradients(shape, normalize):
     student, teacher, mask = draw(*shape)
 
@@ -59,12 +60,10 @@ def test_gram_form_equals_plain_form_with_gradients(shape, normalize):
     (plain, plain_grad), (gram, gram_grad) = side("plain", teacher), side("gram", teacher)
     nothing = tuple(torch.zeros_like(t) for t in teacher)
     own, own_grad = side("plain", nothing)  # the mean squared score, and its gradient
-    if plain > 1e-2 * own:
-        assert relative(gram, plain) < 1e-4
-        assert relative(gram_grad, plain_grad) < 1e-4
-    else:  # digits are lost, as the docstring says: the error is one of the scores' size
-        assert abs(gram - plain) < 1e-6 * own
-        assert (gram_grad - plain_grad).norm() < 1e-6 * own_grad.norm()
+    # digits are lost, as the docstring says: a part of the error is one of the scores' size
+    assert abs(gram - plain) < 1e-5 * plain + 3e-6 * own
+    error = (gram_grad - plain_grad).norm()
+    assert error < 1e-5 * plain_grad.norm() + 3e-6 * own_grad.norm()
 
 
 @pytest.mark.parametrize("gap", [1e-1, 1e-2, 1e-3])
