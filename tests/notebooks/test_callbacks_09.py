@@ -81,7 +81,7 @@ def test_the_bar_with_seeds_is_wider_and_shrinks_with_more_seeds(scope):
 def test_the_widget_says_whether_nothing_could_explain_the_difference(scope, capsys):
     scope["show_pair"]("a", "worse")
     said = capsys.readouterr().out
-    assert "0 lies outside" in said and "both have: 1;" in said
+    assert "0 lies outside" in said and "seeds used: 1;" in said
     scope["show_pair"]("c", "c")
     assert "twice the same row" in capsys.readouterr().out
 
@@ -89,4 +89,4 @@ def test_the_widget_says_whether_nothing_could_explain_the_difference(scope, cap
 def test_the_widget_counts_nothing_as_clear_that_is_not(scope, capsys):
     scope["show_pair"]("c", "d")
     said = capsys.readouterr().out
-    assert "0 lies inside" in said and "both have: 3;" in said
+    assert "0 lies inside" in said and "seeds used: 3;" in said
