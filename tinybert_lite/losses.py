@@ -49,14 +49,16 @@ def attention_loss_gram(
     attention_mask: Tensor | None,
     normalize: str = "tokens",
 ) -> Tensor:
-    """Equation 7 from queries and keys, without any l × l map, a scalar.
+    """Equation 7 from queries and keys, without any l × l map beyond d_k × d_k, a scalar.
 
     Each side is (queries, keys), each (batch, heads, l, d_k), unscaled; d_k may differ between
     the sides. Uses ‖Q_S K_Sᵀ − Q_T K_Tᵀ‖² = ⟨Q_SᵀQ_S, K_SᵀK_S⟩ − 2⟨Q_SᵀQ_T, K_SᵀK_T⟩ +
     ⟨Q_TᵀQ_T, K_TᵀK_T⟩, so time and memory grow with l instead of l². Zeroing padded rows makes
     it exact under padding.
 
-    It is a difference of large numbers. In float32 its absolute error stays near 1e-7 of the
+    Up to l = d_k (the larger one) the maps are no larger than those products, and are compared.
+
+    Beyond, it is a difference of large numbers. In float32 its absolute error stays near 1e-7 of the
     mean squared score whatever the loss is, so its relative error grows as 1/loss when student
     and teacher become equal: with a loss of 1e-4 of the mean squared score about three digits
     are left, under 1e-7 none, and it can come out slightly negative. Use `attention_loss` there.
@@ -70,6 +72,10 @@ def attention_loss_gram(
             "eq. 7 needs the same number of heads and tokens."
         )
     batch, heads, l, _ = qs.shape
+    if l <= max(qs.shape[-1], qt.shape[-1]):
+        with torch.autocast(qs.device.type, enabled=False):
+            maps = (q @ k.transpose(-1, -2) for q, k in ((qs, ks), (qt, kt)))
+            return attention_loss(*maps, attention_mask, normalize)
     mask = _mask(attention_mask, batch, l, qs.device)
     if attention_mask is not None:
         pad = mask[:, None, :, None] == 0
