@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from tinybert_lite import assets, environment
+from tinybert_lite.course import environment
+from tinybert_lite.data import assets
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tinybert_lite.exercises import Result
+from tinybert_lite.course.exercises import Result
 
 
 def register() -> tuple[list, Callable]:

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from . import UserError
+from tinybert_lite import UserError
 
 SCORES = "tinybert_scores"
 QUERIES_KEYS = "tinybert_queries_keys"
@@ -22,7 +22,7 @@ NAMES = {"scores": SCORES, "qk": QUERIES_KEYS}
 
 
 @dataclass
-class Captured:
+class ForwardOutputs:
     """What one forward pass of a model with M layers gives a distillation loss.
 
     `logits` (batch, classes), None for an encoder without a head; `hidden` M + 1 tensors
@@ -60,7 +60,7 @@ AttentionMaskInterface.register(QUERIES_KEYS, sdpa_mask)
 
 def capture(
     model: PreTrainedModel | nn.Module, inputs: Mapping[str, Tensor], what: str = "scores"
-) -> Captured:
+) -> ForwardOutputs:
     """Run any BERT classifier or encoder and return logits, hidden states and raw attention.
 
     `inputs` is what the tokenizer returns (input_ids, attention_mask, … (batch, l)).
@@ -71,7 +71,7 @@ def capture(
     """
     if what not in NAMES:
         raise ValueError(f"what is 'scores' or 'qk', not {what!r}.")
-    with handing_out(model, what):
+    with attention_implementation(model, what):
         output = model(
             **inputs, output_hidden_states=True, output_attentions=True, return_dict=True
         )
@@ -81,11 +81,11 @@ def capture(
             f"{type(model).__name__} does not hand out its attention; "
             "take a BERT-family model of transformers 5.17 or newer."
         )
-    return Captured(output.get("logits"), tuple(output.hidden_states), tuple(layers))
+    return ForwardOutputs(output.get("logits"), tuple(output.hidden_states), tuple(layers))
 
 
 @contextmanager
-def handing_out(model: PreTrainedModel | nn.Module, what: str) -> Iterator[None]:
+def attention_implementation(model: PreTrainedModel | nn.Module, what: str) -> Iterator[None]:
     """Switch a model to the attention function that hands out `what`, and back afterwards.
 
     Models that share one config object switch together: `capture` of one is safe, running the

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from . import UserError
+from tinybert_lite import UserError
 
 STRATEGIES = ("uniform", "top", "bottom")
 

@@ -6,8 +6,6 @@ seed, the step number and the weights, so a checkpoint is weights, optimiser mom
 
 import json
 import math
-import os
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,28 +14,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from . import UserError
-from .batches import plan
+from tinybert_lite import UserError
+from tinybert_lite.data.storage import load_tensors, save_tensors, write_text
+from tinybert_lite.data.tokenized import length_grouped_batches
 
 LOG_EVERY = 20  # steps between looks at the losses, so that the loop need not wait for the device
 
 
 @dataclass
-class Settings:
+class TrainingConfig:
     """How a phase is trained: epochs, sentences a batch, learning rate, and the usual rest.
 
-    `warmup` is the share of steps with a rising rate, after which it falls linearly to 0; `clip`
+    `warmup` is the share of steps with a rising learning rate, after which it falls linearly to 0; `clip`
     the largest gradient norm; `save_seconds` the time between checkpoints, infinite for none.
     """
 
     epochs: float = 3
     batch_size: int = 32
-    rate: float = 5e-5
+    learning_rate: float = 5e-5
     warmup: float = 0.1
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -64,7 +61,7 @@ def fit(
     module: nn.Module,
     loss: Callable[[nn.Module, np.ndarray], dict[str, Tensor]],
     lengths: np.ndarray,
-    settings: Settings,
+    settings: TrainingConfig,
     folder: Path,
     accelerator: Accelerator,
     score: Callable[[], float] | None = None,
@@ -91,16 +88,16 @@ def fit(
     with bar:
         while run.step < total:
             epoch = run.step // per_epoch
-            batches = plan(lengths, settings.batch_size, settings.seed, epoch)
+            batches = length_grouped_batches(lengths, settings.batch_size, settings.seed, epoch)
             for rows in batches[run.step % per_epoch :]:
-                rate = rate_at(run.step, total, settings)
-                losses = _step(model, loss, rows, lengths, rate, run)
+                learning_rate = learning_rate_at(run.step, total, settings)
+                losses = _step(model, loss, rows, lengths, learning_rate, run)
                 run.step += 1
                 pending.append((rows, losses))
                 bar.update()
                 last = run.step == total
                 if last or run.step % LOG_EVERY == 0:
-                    shown = run.log(pending, rate, epoch)
+                    shown = run.log(pending, learning_rate, epoch)
                     bar.set_postfix({k: f"{v:.3g}" for k, v in shown.items()}, refresh=False)
                     if on_step is not None:
                         on_step(run.step, shown)
@@ -111,7 +108,7 @@ def fit(
                 if last:
                     break
             if pending:
-                run.log(pending, rate, epoch)
+                run.log(pending, learning_rate, epoch)
                 pending = []
             run.ask_score(epoch)
     if settings.save_seconds < math.inf:
@@ -119,16 +116,16 @@ def fit(
     return run.finish()
 
 
-def rate_at(step: int, total: int, settings: Settings) -> float:
+def learning_rate_at(step: int, total: int, settings: TrainingConfig) -> float:
     """The learning rate of a step counted from 0: linear warm-up, then linear decay to 0."""
     warm = max(1, round(settings.warmup * total))
     if step < warm:
-        return settings.rate * (step + 1) / warm
-    return settings.rate * (total - step) / max(1, total - warm)
+        return settings.learning_rate * (step + 1) / warm
+    return settings.learning_rate * (total - step) / max(1, total - warm)
 
 
 def _step(
-    model: nn.Module, loss, rows: np.ndarray, lengths: np.ndarray, rate: float, run: "_Run"
+    model: nn.Module, loss, rows: np.ndarray, lengths: np.ndarray, learning_rate: float, run: "_Run"
 ) -> dict[str, Tensor]:
     """One optimiser step; returns this process's part of the losses on the device, unread."""
     accelerator, settings = run.accelerator, run.settings
@@ -142,7 +139,7 @@ def _step(
     for part in parts:
         with accelerator.autocast():
             losses = loss(model, part)
-        shares = {key: share(key, lengths[part], lengths[whole]) for key in losses}
+        shares = {key: loss_weight(key, lengths[part], lengths[whole]) for key in losses}
         scaled = torch.stack([value * shares[key] for key, value in losses.items()]).sum()
         accelerator.backward(scaled * world)  # several processes average their gradients
         for key, value in losses.items():
@@ -150,13 +147,13 @@ def _step(
     if settings.clip:
         nn.utils.clip_grad_norm_(run.trained, settings.clip)
     for group in run.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = learning_rate
     run.optimizer.step()
     run.optimizer.zero_grad(set_to_none=True)
     return sums
 
 
-def share(name: str, part: np.ndarray, whole: np.ndarray) -> float:
+def loss_weight(name: str, part: np.ndarray, whole: np.ndarray) -> float:
     """What a part of a batch counts of a loss's mean over the whole, from the texts' lengths.
 
     Attention is a mean over pairs of tokens, hidden states and embeddings over tokens, every
@@ -186,11 +183,11 @@ class _Run:
                 {"params": decay, "weight_decay": settings.weight_decay},
                 {"params": rest, "weight_decay": 0.0},
             ],
-            lr=settings.rate,
+            lr=settings.learning_rate,
             fused=True,
         )
 
-    def log(self, pending, rate: float, epoch: int) -> dict[str, float]:
+    def log(self, pending, learning_rate: float, epoch: int) -> dict[str, float]:
         """Read the losses of the last steps, stop if one is not finite, write their means."""
         keys = list(pending[0][1])
         table = torch.stack([torch.stack(list(losses.values())) for _, losses in pending]).float()
@@ -203,7 +200,7 @@ class _Run:
             raise LossNotFinite(
                 f"The loss of phase {self.name} became {table[bad].sum()} at step "
                 f"{self.step - len(pending) + bad + 1}, in the batch of texts number "
-                f"{', '.join(map(str, pending[bad][0][:8]))}…; take a lower rate (now {rate:.1e}) "
+                f"{', '.join(map(str, pending[bad][0][:8]))}…; take a lower learning rate (now {learning_rate:.1e}) "
                 f"and another --out. The last good weights are kept in {self.folder}."
             )
         means = dict(zip(keys, table.mean(0).tolist(), strict=True))
@@ -211,7 +208,7 @@ class _Run:
             "phase": self.name,
             "step": self.step,
             "epoch": epoch,
-            "rate": rate,
+            "learning_rate": learning_rate,
             "losses": means,
             "seconds": round(self.seconds(), 3),
         }
@@ -250,7 +247,7 @@ class _Run:
         if not all(torch.isfinite(p).all() for p in self.trained):
             raise LossNotFinite(
                 f"The weights of phase {self.name} became NaN or infinite before step "
-                f"{self.step + 1}; take a lower rate and another --out. The last good weights are "
+                f"{self.step + 1}; take a lower learning rate and another --out. The last good weights are "
                 f"kept in {self.folder}."
             )
         if not self.accelerator.is_main_process:
@@ -316,63 +313,3 @@ class _Run:
         self.module.eval()
         self.history.seconds = self.seconds()
         return self.history
-
-
-def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
-    """Write a safetensors file so that a kill or a full disk leaves the old one whole.
-
-    Raises UserError when it cannot be written.
-    """
-    # In a folder of its own: safetensors writes beside its target, under a name that a kill leaves.
-    beside = file.with_name(file.name + ".part")
-    try:
-        _clear(beside)
-        beside.mkdir()
-        made = beside / file.name
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, made, metadata)
-        with made.open("rb+") as f:
-            os.fsync(f.fileno())
-        os.replace(made, file)
-        beside.rmdir()
-    except Exception as error:  # safetensors raises its own type for a full disk
-        _clear(beside)
-        raise UserError(
-            f"The checkpoint {file} could not be written ({error}); free some space or take another "
-            "--out. The one before it is still whole."
-        ) from error
-
-
-def _clear(place: Path) -> None:
-    """Remove a file, or a folder and what is in it, or nothing."""
-    if place.is_dir():
-        shutil.rmtree(place, ignore_errors=True)
-    else:
-        place.unlink(missing_ok=True)
-
-
-def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file; UserError when it is broken."""
-    try:
-        with safe_open(file, "pt") as f:
-            return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}  # noqa: SIM118
-    except Exception as error:
-        raise UserError(
-            f"The checkpoint {file} is broken ({error}); remove it and give the command again: "
-            "what it held is made again."
-        ) from error
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a text file by moving a whole one into place."""
-    beside = file.with_name(file.name + ".part")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, file)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def write_json(file: Path, content: dict) -> None:
-    """Write a JSON file by moving a whole one into place."""
-    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

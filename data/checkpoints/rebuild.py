@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tinybert_lite import checkpoints, masked_lm
+from tinybert_lite.pipeline import masked_lm_training, release
 
 RUNS = Path("runs") / "checkpoints"
 COMMANDS = {
@@ -27,11 +27,13 @@ def rebuild(name: str) -> Path:
     """Train one checkpoint, and ship it; the folder it went to."""
     out = RUNS / name
     if name == "masked-lm":
-        facts = masked_lm.train_masked_lm(masked_lm.default_text(), out, **MASKED_LM)
-        return checkpoints.ship_masked_lm(out, facts, MASKED_LM)
+        facts = masked_lm_training.train_masked_lm(
+            masked_lm_training.default_text(), out, **MASKED_LM
+        )
+        return release.ship_masked_lm(out, facts, MASKED_LM)
     command = f"{COMMANDS[name]} --out {out.as_posix()}"
     subprocess.run([sys.executable, "-m", "tinybert_lite", *shlex.split(command)], check=True)
-    send = checkpoints.ship_general if name.startswith("general") else checkpoints.ship
+    send = release.ship_general if name.startswith("general") else release.ship
     return send(out, name, f"python -m tinybert_lite {command}")
 
 

@@ -21,7 +21,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tinybert_lite import augment, masked_lm, tasks
+from tinybert_lite import augmentation
+from tinybert_lite.data import tasks
+from tinybert_lite.models import masked_lm
+from tinybert_lite.pipeline import masked_lm_training
 
 RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "augment_speed.json"
 
@@ -32,7 +35,7 @@ def one_by_one(texts, lm, glove, twice: bool) -> int:
     model, tokenizer = lm
     made = 0
     for row, text in enumerate(texts):
-        ids, all_words = augment.split_words(tokenizer, [text])
+        ids, all_words = augmentation.split_words(tokenizer, [text])
         for word in all_words[0]:
             if word.kept:
                 continue
@@ -48,16 +51,22 @@ def one_by_one(texts, lm, glove, twice: bool) -> int:
             inputs = torch.tensor([masked]).to(model.device)
             kinds = torch.tensor([kinds]).to(model.device)
             logits = model(input_ids=inputs, token_type_ids=kinds).logits
-            order = torch.argsort(logits[0, word.pieces[0]], descending=True)[: augment.K]
+            order = torch.argsort(logits[0, word.pieces[0]], descending=True)[: augmentation.K]
             names = tokenizer.convert_ids_to_tokens(order.tolist())
             word.candidates = [(name, 0.0) for name in names if not name.startswith("##")]
-        made += len(augment.variants(text, all_words[0], (0, row, 0), augment.N_A, augment.P_T))
+        made += len(
+            augmentation.variants(
+                text, all_words[0], (0, row, 0), augmentation.N_A, augmentation.P_T
+            )
+        )
     return made
 
 
 def batched(texts, lm, glove, batch: int, together: int) -> int:
     """Augment sentences the package's way; the number of new sentences."""
-    return sum(1 for _ in augment.augment(texts, None, lm, glove, batch=batch, together=together))
+    return sum(
+        1 for _ in augmentation.augment(texts, None, lm, glove, batch=batch, together=together)
+    )
 
 
 def main() -> None:
@@ -74,7 +83,7 @@ def main() -> None:
 
     if options.untrained:
         model = masked_lm.build_masked_lm(options.masked_lm, rank=0).requires_grad_(False).eval()
-        lm = model, masked_lm.load_tokenizer(options.masked_lm)
+        lm = model, masked_lm_training.load_tokenizer(options.masked_lm)
     else:
         lm = masked_lm.load_masked_lm(options.masked_lm)
     lm[0].to(options.device)
@@ -87,7 +96,7 @@ def main() -> None:
         "batched, 2 masks together": (texts, lambda g: batched(texts, lm, g, options.batch, 2)),
         "batched, 4 masks together": (texts, lambda g: batched(texts, lm, g, options.batch, 4)),
     }
-    vectors = augment.Glove.load()
+    vectors = augmentation.Glove.load()
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(options.rounds + 1):  # the first one warms up
         for name, (sentences, way) in ways.items():

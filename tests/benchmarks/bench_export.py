@@ -19,9 +19,11 @@ import numpy as np
 import psutil
 import torch
 
-from tinybert_lite import export, models, tasks
-from tinybert_lite.__main__ import quiet_libraries
-from tinybert_lite.batches import encode
+from tinybert_lite.cli import quiet_libraries
+from tinybert_lite.data import tasks
+from tinybert_lite.data.tokenized import tokenize
+from tinybert_lite.deploy import onnx_export
+from tinybert_lite.models import loading, sizes
 
 RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "export.json"
 
@@ -38,22 +40,22 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     quiet_libraries()
 
-    student, tokenizer = models.load_classifier(options.student)
-    teacher, _ = models.load_classifier(options.teacher)
+    student, tokenizer = loading.load_classifier(options.student)
+    teacher, _ = loading.load_classifier(options.teacher)
     with tempfile.TemporaryDirectory() as folder:
         files = {"student onnx": Path(folder, "a.onnx"), "student int8": Path(folder, "b.onnx")}
         embedding = Path(folder, "c.onnx")
-        export.to_onnx(student, files["student onnx"], export.input_names(tokenizer))
-        export.to_int8(files["student onnx"], files["student int8"])
-        export.to_int8(files["student onnx"], embedding, ("Gather",))
+        onnx_export.to_onnx(student, files["student onnx"], onnx_export.input_names(tokenizer))
+        onnx_export.to_int8(files["student onnx"], files["student int8"])
+        onnx_export.to_int8(files["student onnx"], embedding, ("Gather",))
         size = {name: file.stat().st_size for name, file in files.items()}
         size["student int8, embeddings only"] = embedding.stat().st_size
-        exported = {name: export.OnnxClassifier(file) for name, file in files.items()}
+        exported = {name: onnx_export.OnnxClassifier(file) for name, file in files.items()}
         ways = {"teacher": teacher, "student": student, **exported}
         latency = {
             f"{tokens} tokens": {
                 name: percentiles(times)
-                for name, times in export.latencies(
+                for name, times in onnx_export.latencies(
                     ways, tokens=tokens, repeats=options.repeats
                 ).items()
             }
@@ -62,11 +64,12 @@ def main() -> None:
         load = psutil.getloadavg()[0]
         task = tasks.load_task("reviews")
         test = task.splits["test"]
-        data = encode(tokenizer, test.texts, None, test.labels, 128)
+        data = tokenize(tokenizer, test.texts, None, test.labels, 128)
         # the student's own answers are what the others' are compared with
         read = {"student": student, **exported, "teacher": teacher}
         score = {
-            f"batch {batch}": export.scores(read, task, data, batch_size=batch) for batch in (1, 32)
+            f"batch {batch}": onnx_export.scores(read, task, data, batch_size=batch)
+            for batch in (1, 32)
         }
     points = {
         batch: 100 * (score[batch]["student int8"]["accuracy"] - s["student onnx"]["accuracy"])
@@ -76,9 +79,9 @@ def main() -> None:
         "command": f"python tests/benchmarks/bench_export.py --threads {options.threads}",
         "models": {"student": options.student, "teacher": options.teacher},
         "parameters": {
-            n: models.parameters(m) for n, m in ways.items() if isinstance(m, torch.nn.Module)
+            n: sizes.parameters(m) for n, m in ways.items() if isinstance(m, torch.nn.Module)
         },
-        "opset": export.OPSET,
+        "opset": onnx_export.OPSET,
         "bytes": size,
         "int8_of_float32": round(size["student int8"] / size["student onnx"], 4),
         "test_texts": len(data),
@@ -86,7 +89,7 @@ def main() -> None:
         "int8_minus_float32_points": {batch: round(p, 3) for batch, p in points.items()},
         "latency_ms": {"batch": 1, "repeats": options.repeats, **latency},
         "load_average": round(load, 1),
-        "environment": export.environment(),
+        "environment": onnx_export.environment(),
         "date": time.strftime("%Y-%m-%d"),
     }
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tinybert_lite import augment, masked_lm
+from tinybert_lite import augmentation
+from tinybert_lite.models import masked_lm
+from tinybert_lite.pipeline import masked_lm_training
 
 RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "masked_lm.json"
 
@@ -39,11 +41,13 @@ def main() -> None:
         "textbooks": documents[: options.textbooks],
         "wikitext": documents[options.textbooks :],
     }
-    counted = tokenizer(masked_lm.default_text(), truncation=True, max_length=64)["input_ids"]
+    counted = tokenizer(masked_lm_training.default_text(), truncation=True, max_length=64)[
+        "input_ids"
+    ]
     counts = np.bincount(
         np.concatenate([np.array(row) for row in counted]), minlength=len(tokenizer)
     )
-    vectors = augment.Glove.load()
+    vectors = augmentation.Glove.load()
     result = {
         "command": "python tests/benchmarks/bench_masked_lm.py heldout.txt.xz",
         "model": options.masked_lm,
@@ -56,7 +60,7 @@ def main() -> None:
     }
     for name, part in parts.items():
         paragraphs = [line for document in part for line in document.split("\n") if line]
-        measured = masked_lm.evaluate_masked_lm(
+        measured = masked_lm_training.evaluate_masked_lm(
             model, tokenizer, paragraphs, glove=vectors, counts=counts, sample=options.sample
         )
         result[name] = {

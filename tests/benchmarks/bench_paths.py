@@ -17,39 +17,41 @@ from pathlib import Path
 
 import torch
 
-from tinybert_lite import bench, distill, evaluate
-from tinybert_lite.__main__ import quiet_libraries
-from tinybert_lite.training import Settings
+from tinybert_lite import distillation, teacher_cache
+from tinybert_lite.benchmark import speed
+from tinybert_lite.cli import quiet_libraries
+from tinybert_lite.pipeline import evaluation
+from tinybert_lite.training import TrainingConfig
 
 RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "paths.json"
 INTERMEDIATE, PREDICTION = 2, 2  # epochs
 
 
-def fast(world: bench.World, seed: int) -> torch.nn.Module:
+def fast(world: speed.BenchmarkSetup, seed: int) -> torch.nn.Module:
     """A student as `run` trains it."""
     train, accelerator = world.data["train"], world.accelerator
     first, second = both(seed)
     student, projection = world.student(seed)
-    module = distill.Intermediate(student, projection, world.mapping)
-    answers = distill.TeacherAnswers(world.teacher, train, world.mapping, keep_bytes=2**36)
+    module = distillation.IntermediateLoss(student, projection, world.mapping)
+    answers = teacher_cache.TeacherCache(world.teacher, train, world.mapping, keep_bytes=2**36)
     with tempfile.TemporaryDirectory() as folder:
-        distill.intermediate(
+        distillation.distill_intermediate(
             module, answers, train, first, Path(folder), accelerator, progress=False
         )
-        distill.prediction(
+        distillation.distill_prediction(
             student, world.teacher, train, second, Path(folder), accelerator,
-            soft_labels=answers.soft_labels, progress=False,
+            teacher_logits=answers.teacher_logits, progress=False,
         )  # fmt: skip
     return student
 
 
-def plain(world: bench.World, seed: int) -> torch.nn.Module:
+def plain(world: speed.BenchmarkSetup, seed: int) -> torch.nn.Module:
     """A student as the authors' procedure trains it."""
     train, (first, second) = world.data["train"], both(seed)
-    side = bench.Plain(world, train, first)
+    side = speed.ReferenceTrainer(world, train, first)
     side.begin(side.student, side.projection)
     side.train(side.intermediate)
-    last = bench.Plain(world, train, second)
+    last = speed.ReferenceTrainer(world, train, second)
     last.student = side.student
     last.begin(last.student)
     last.train(last.prediction)
@@ -59,24 +61,24 @@ def plain(world: bench.World, seed: int) -> torch.nn.Module:
 SIDES = {"fast": fast, "plain": plain}
 
 
-def both(seed: int) -> tuple[Settings, Settings]:
+def both(seed: int) -> tuple[TrainingConfig, TrainingConfig]:
     """How both sides are trained, step by step."""
     return (
-        Settings(INTERMEDIATE, rate=1e-3, seed=seed, save_seconds=math.inf),
-        Settings(PREDICTION, rate=3e-4, seed=seed, save_seconds=math.inf),
+        TrainingConfig(INTERMEDIATE, learning_rate=1e-3, seed=seed, save_seconds=math.inf),
+        TrainingConfig(PREDICTION, learning_rate=3e-4, seed=seed, save_seconds=math.inf),
     )
 
 
 def work(jobs: list[tuple[int, str]], out: Path) -> None:
     """Run the (seed, side) that are missing in `out`."""
-    world = bench.World("embedded", "cpu")
+    world = speed.BenchmarkSetup("embedded", "cpu")
     for seed, side in jobs:
-        if str(seed) in bench.merge_runs(out, {})["runs"].get(side, {}):
+        if str(seed) in speed.merge_runs(out, {})["runs"].get(side, {}):
             continue
         started = time.perf_counter()
         student = SIDES[side](world, seed)
         run = {
-            "accuracy": evaluate.score(world.task, student, world.data["test"])["accuracy"],
+            "accuracy": evaluation.score(world.task, student, world.data["test"])["accuracy"],
             "seconds": round(time.perf_counter() - started),
             "threads": torch.get_num_threads(),
             "date": time.strftime("%Y-%m-%d"),
@@ -84,9 +86,9 @@ def work(jobs: list[tuple[int, str]], out: Path) -> None:
         facts = {
             "command": "python tests/benchmarks/bench_paths.py",
             "epochs": {"intermediate": INTERMEDIATE, "prediction": PREDICTION},
-            "environment": evaluate.environment(),
+            "environment": evaluation.environment(),
         }
-        bench.merge_runs(out, facts | {"runs": {side: {str(seed): run}}})
+        speed.merge_runs(out, facts | {"runs": {side: {str(seed): run}}})
 
 
 def lines(runs: dict) -> list[str]:
@@ -108,7 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     quiet_libraries()
     work([(seed, side) for seed in options.seeds for side in SIDES], options.out)
-    print("\n".join(lines(bench.merge_runs(options.out, {})["runs"])))
+    print("\n".join(lines(speed.merge_runs(options.out, {})["runs"])))
 
 
 if __name__ == "__main__":

@@ -30,16 +30,21 @@ from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from torch import nn
 
-from tinybert_lite import augment, bench, checkpoints, corpus, cse, distill, evaluate, models, tasks
-from tinybert_lite.__main__ import quiet_libraries
-from tinybert_lite.batches import Encoded, encode
-from tinybert_lite.fitting import start_from
-from tinybert_lite.glove import Glove
+from tests.benchmarks import cse
+from tinybert_lite import augmentation, distillation, students, teacher_cache
+from tinybert_lite.benchmark import speed
+from tinybert_lite.cli import quiet_libraries
+from tinybert_lite.data import corpus, tasks
+from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
+from tinybert_lite.data.word_vectors import Glove
 from tinybert_lite.losses import soft_cross_entropy
 from tinybert_lite.mapping import layer_mapping
-from tinybert_lite.masked_lm import load_masked_lm
-from tinybert_lite.recipe import ENOUGH_STEPS, LONGEST_UNLABELLED
-from tinybert_lite.training import Settings, fit
+from tinybert_lite.models import catalog, inference, loading, sizes
+from tinybert_lite.models.masked_lm import load_masked_lm
+from tinybert_lite.pipeline import evaluation
+from tinybert_lite.pipeline.pipeline import ENOUGH_STEPS, LONGEST_UNLABELLED
+from tinybert_lite.students import init_from_general
+from tinybert_lite.training import TrainingConfig, fit
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 PARTS = ("attention", "hidden", "embedding")
@@ -105,68 +110,72 @@ class World:
     def __init__(self) -> None:
         self.accelerator = Accelerator()
         self.task = tasks.load_task("reviews")
-        self.teacher, self.tokenizer = models.load_classifier("reviews-teacher")
+        self.teacher, self.tokenizer = loading.load_classifier("reviews-teacher")
         self.teacher.to(self.accelerator.device).eval()
         splits = self.task.splits
         self.data = {
-            name: encode(self.tokenizer, s.texts, None, s.labels) for name, s in splits.items()
+            name: tokenize(self.tokenizer, s.texts, None, s.labels) for name, s in splits.items()
         }
         more = tasks.unlabelled_sentences()
-        short = encode(self.tokenizer, more, None, None).lengths <= LONGEST_UNLABELLED
+        short = tokenize(self.tokenizer, more, None, None).lengths <= LONGEST_UNLABELLED
         more = [text for text, fits in zip(more, short) if fits]
         task_texts = list(splits["train"].texts)
         self.texts = {
-            "task": encode(self.tokenizer, task_texts, None, None),
-            "all": encode(self.tokenizer, [*task_texts, *more], None, None),
+            "task": tokenize(self.tokenizer, task_texts, None, None),
+            "all": tokenize(self.tokenizer, [*task_texts, *more], None, None),
         }
         self.words = {"task": task_texts, "all": [*task_texts, *more]}
         self.sentence_vectors: torch.Tensor | None = None  # of the CSE's general text
         self._answers: tuple = (None, None)
         self._soft: dict[str, torch.Tensor] = {}
 
-    def read(self, texts: str) -> Encoded:
+    def read(self, texts: str) -> TokenizedDataset:
         """The tokenised texts of a name; the augmented ones are made when first asked for."""
         if texts not in self.texts:
             own = self.words["task"]
-            new = augment.augment(own, None, load_masked_lm("minilm"), Glove.load(), n=VARIANTS)
+            new = augmentation.augment(
+                own, None, load_masked_lm("minilm"), Glove.load(), n=VARIANTS
+            )
             self.words[texts] = [*own, *(row["text"] for row in new)]
-            self.texts[texts] = encode(self.tokenizer, self.words[texts], None, None)
+            self.texts[texts] = tokenize(self.tokenizer, self.words[texts], None, None)
         return self.texts[texts]
 
-    def answers(self, texts: str, mapping: list[int]) -> distill.TeacherAnswers:
+    def answers(self, texts: str, mapping: list[int]) -> teacher_cache.TeacherCache:
         if self._answers[0] != (texts, mapping):
             self._answers = (None, None)  # free the old ones first: they fill a gigabyte or more
-            answers = distill.TeacherAnswers(
+            answers = teacher_cache.TeacherCache(
                 self.teacher, self.read(texts), mapping, "auto", 4 * 2**30
             )
             self._answers = ((texts, mapping), answers)
-            if answers.soft_labels is not None:
-                self._soft[texts] = answers.soft_labels
+            if answers.teacher_logits is not None:
+                self._soft[texts] = answers.teacher_logits
         return self._answers[1]
 
-    def soft_labels(self, texts: str) -> torch.Tensor:
+    def teacher_logits(self, texts: str) -> torch.Tensor:
         if texts not in self._soft:
-            self._soft[texts] = torch.from_numpy(evaluate.predict(self.teacher, self.read(texts)))
+            self._soft[texts] = torch.from_numpy(inference.predict(self.teacher, self.read(texts)))
         return self._soft[texts]
 
 
 class Joint(nn.Module):
     """Both steps in one: equations 7 to 10 of the same forward pass."""
 
-    def __init__(self, intermediate: distill.Intermediate):
+    def __init__(self, intermediate: distillation.IntermediateLoss):
         super().__init__()
         self.intermediate = intermediate
         intermediate.student.requires_grad_(True)
 
-    def forward(self, inputs, hidden, attention, soft_labels):
+    def forward(self, inputs, hidden, attention, teacher_logits):
         losses = self.intermediate(inputs, hidden, attention)
         logits = self.intermediate.student(**inputs).logits
-        return losses | {"prediction": soft_cross_entropy(logits, soft_labels)}
+        return losses | {"prediction": soft_cross_entropy(logits, teacher_logits)}
 
 
-def settings(steps: float, rate: float, data: Encoded, seed: int) -> Settings:
+def settings(steps: float, rate: float, data: TokenizedDataset, seed: int) -> TrainingConfig:
     """So many steps of 32 texts, without checkpoints."""
-    return Settings(steps * 32 / len(data), rate=rate, seed=seed, save_seconds=math.inf)
+    return TrainingConfig(
+        steps * 32 / len(data), learning_rate=rate, seed=seed, save_seconds=math.inf
+    )
 
 
 def train_cse(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, dict]:
@@ -177,12 +186,12 @@ def train_cse(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Modul
     student = cse.CSE(vectors, len(world.task.label_names), seed=seed)
 
     def score() -> float:
-        return evaluate.score(world.task, student, data["dev"])["accuracy"]
+        return evaluation.score(world.task, student, data["dev"])["accuracy"]
 
     general = list(itertools.islice(corpus.sentences(None, 0), CSE_TEXTS))
-    encoder, tokenizer = models.load_encoder("minilm")
+    encoder, tokenizer = loading.load_encoder("minilm")
     if world.sentence_vectors is None:
-        tokens = encode(tokenizer, general, None, None, max_length=64)
+        tokens = tokenize(tokenizer, general, None, None, max_length=64)
         world.sentence_vectors = cse.sentence_vectors(encoder, tokens)
     read = cse.encode_words(words, general)
     cse.pretrain(
@@ -191,15 +200,15 @@ def train_cse(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Modul
     )  # fmt: skip
     steps = ENOUGH_STEPS["intermediate"] + ENOUGH_STEPS["prediction"]
     if row.labels == "hard":
-        distill.finetune(
+        distillation.finetune(
             student, data["train"], settings(steps, 1e-3, data["train"], seed), folder,
             world.accelerator, score, name="gold", progress=False,
         )  # fmt: skip
     else:
         read = cse.encode_words(words, world.words[row.texts])
-        distill.prediction(
+        distillation.distill_prediction(
             student, world.teacher, read, settings(steps, 1e-3, read, seed), folder,
-            world.accelerator, row.temperature, score, soft_labels=world.soft_labels(row.texts), progress=False,
+            world.accelerator, row.temperature, score, teacher_logits=world.teacher_logits(row.texts), progress=False,
         )  # fmt: skip
     return student, data
 
@@ -209,27 +218,27 @@ def train(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, d
     if row.student == "cse":
         return train_cse(row, seed, world, folder)
     accelerator, task = world.accelerator, world.task
-    student = models.build_student(world.teacher.config, row.student, seed)
+    student = students.build_student(world.teacher.config, row.student, seed)
     widths = student.config.hidden_size, world.teacher.config.hidden_size
-    projection = models.Projection(*widths, "paper", seed)
+    projection = students.Projection(*widths, "paper", seed)
     if row.start == "warm":
-        models.warm_start(student, projection, world.teacher)
+        students.svd_init(student, projection, world.teacher)
     elif row.start != "random":
-        start_from(student, projection, row.start)
+        init_from_general(student, projection, row.start)
     texts = world.read(row.texts)
     mapping = layer_mapping(
         world.teacher.config.num_hidden_layers, student.config.num_hidden_layers, row.mapping
     )
 
-    module = distill.Intermediate(student, projection, mapping, parts=row.parts)
+    module = distillation.IntermediateLoss(student, projection, mapping, parts=row.parts)
     student.to(accelerator.device)
     first, second = (row.budget * ENOUGH_STEPS[step] for step in ("intermediate", "prediction"))
 
     def score() -> float:
-        return evaluate.score(task, student, world.data["dev"])[task.metric]
+        return evaluation.score(task, student, world.data["dev"])[task.metric]
 
     if row.steps == "joint":
-        answers, soft = world.answers(row.texts, mapping), world.soft_labels(row.texts)
+        answers, soft = world.answers(row.texts, mapping), world.teacher_logits(row.texts)
 
         def loss(model: nn.Module, rows) -> dict:
             inputs = texts.batch(rows, accelerator.device)
@@ -242,21 +251,21 @@ def train(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, d
         return student, world.data
     if row.steps in ("both", "intermediate"):
         answers = world.answers(row.texts, mapping)
-        distill.intermediate(
+        distillation.distill_intermediate(
             module, answers, texts, settings(first, 1e-3, texts, seed), folder, accelerator,
             progress=False,
         )  # fmt: skip
     student.requires_grad_(True)
     if row.labels == "hard" or row.steps == "intermediate":
         gold = world.data["train"]
-        distill.finetune(
+        distillation.finetune(
             student, gold, settings(second, 3e-4, gold, seed), folder, accelerator, score,
             name="gold", progress=False,
         )  # fmt: skip
     else:
-        distill.prediction(
+        distillation.distill_prediction(
             student, world.teacher, texts, settings(second, 3e-4, texts, seed), folder, accelerator,
-            row.temperature, score, soft_labels=world.soft_labels(row.texts), progress=False,
+            row.temperature, score, teacher_logits=world.teacher_logits(row.texts), progress=False,
         )  # fmt: skip
     return student, world.data
 
@@ -266,9 +275,9 @@ def bits(right: np.ndarray) -> str:
     return np.packbits(right).tobytes().hex()
 
 
-def right_of(task: tasks.Task, model: nn.Module, data: Encoded) -> np.ndarray:
+def right_of(task: tasks.Task, model: nn.Module, data: TokenizedDataset) -> np.ndarray:
     """Whether each text is answered right."""
-    return evaluate.answers(task, evaluate.predict(model, data)) == data.labels
+    return evaluation.predicted_labels(task, inference.predict(model, data)) == data.labels
 
 
 def baselines(task: tasks.Task) -> dict[str, np.ndarray]:
@@ -290,7 +299,7 @@ def baselines(task: tasks.Task) -> dict[str, np.ndarray]:
 
 def merge(file: Path, new: dict) -> dict:
     """Put what is new into the results file, rows in the table's order; the whole of it."""
-    return bench.merge_runs(file, new, ROWS)
+    return speed.merge_runs(file, new, ROWS)
 
 
 def table(results: dict) -> str:
@@ -350,11 +359,11 @@ def work(jobs: list[tuple[int, str]], options: argparse.Namespace) -> None:
             "test_texts": len(test),
             "fixed": {name: float(r.mean()) for name, r in right.items()},
             "right": {name: bits(r) for name, r in right.items()},
-            "environment": evaluate.environment(),
+            "environment": evaluation.environment(),
         })  # fmt: skip
     for seed, name in jobs:
         start = ROWS[name].start
-        there = start in ("warm", "random", "sentences", *checkpoints.general_names())
+        there = start in ("warm", "random", "sentences", *catalog.general_names())
         if not there or str(seed) in merge(options.out, {})["runs"].get(name, {}):
             continue
         with claim(options.out, seed, name) as free:
@@ -367,7 +376,7 @@ def work(jobs: list[tuple[int, str]], options: argparse.Namespace) -> None:
             run = {
                 "accuracy": float(right.mean()),
                 "dev": float(right_of(world.task, student, data["dev"]).mean()),
-                "parameters": models.parameters(student),
+                "parameters": sizes.parameters(student),
                 "seconds": round(time.monotonic() - started),
                 "threads": torch.get_num_threads(),
                 "date": time.strftime("%Y-%m-%d"),

@@ -20,17 +20,20 @@ from unittest import mock
 import numpy as np
 import torch
 
-from tinybert_lite import batches, bench, distill, evaluate, losses, training
-from tinybert_lite.__main__ import quiet_libraries
+from tinybert_lite import distillation, losses, teacher_cache, training
+from tinybert_lite.benchmark import speed
+from tinybert_lite.cli import quiet_libraries
+from tinybert_lite.data import storage, tokenized
+from tinybert_lite.pipeline import evaluation
 
 RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "switches.json"
 
 
 @dataclasses.dataclass
-class Padded(batches.Encoded):
+class Padded(tokenized.TokenizedDataset):
     """Texts whose batches are all padded to one length."""
 
-    to: int = bench.PADDED
+    to: int = speed.PADDED
 
     def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         lengths = self.lengths[rows]
@@ -50,7 +53,7 @@ def squares(ours: torch.Tensor, theirs: torch.Tensor, keep: torch.Tensor) -> tor
     return (ours - theirs).masked_fill(keep == 0, 0.0).square().sum()
 
 
-def ways(world: bench.World, data: batches.Encoded) -> dict:
+def ways(world: speed.BenchmarkSetup, data: tokenized.TokenizedDataset) -> dict:
     """Name → (texts, what, keep_bytes, patches): the package's way, and each switch off."""
     plain_adamw = functools.partial(torch.optim.AdamW)
 
@@ -83,26 +86,31 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     quiet_libraries()
-    world = bench.World("embedded", options.device)
-    data = world.slice(options.steps * bench.BATCH)
+    world = speed.BenchmarkSetup("embedded", options.device)
+    data = world.slice(options.steps * speed.BATCH)
     scratch = tempfile.TemporaryDirectory()
 
     def side(name, texts, what, keep, patches):
         file = Path(scratch.name) / "answers" if name == "teacher's answers in a file" else None
-        answers = distill.TeacherAnswers(world.teacher, texts, world.mapping, what, keep, file=file)
+        answers = teacher_cache.TeacherCache(
+            world.teacher, texts, world.mapping, what, keep, file=file
+        )
         student, projection = world.student()
-        module = distill.Intermediate(student, projection, world.mapping)
-        settings = training.Settings(
-            epochs=1, rate=1e-3, save_seconds=math.inf, clip=0.0 if name == "no clipping" else 1.0
+        module = distillation.IntermediateLoss(student, projection, world.mapping)
+        settings = training.TrainingConfig(
+            epochs=1,
+            learning_rate=1e-3,
+            save_seconds=math.inf,
+            clip=0.0 if name == "no clipping" else 1.0,
         )
 
         def once() -> float:
             with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
                 for patch in patches:
                     stack.enter_context(patch)
-                return bench.timed(
+                return speed.timed(
                     world,
-                    lambda: distill.intermediate(
+                    lambda: distillation.distill_intermediate(
                         module, answers, texts, settings, Path(folder), world.accelerator,
                         progress=False,
                     ),
@@ -111,13 +119,13 @@ def main() -> None:
         return once
 
     sides = {name: side(name, *way) for name, way in ways(world, data).items()}
-    measured = bench.in_turn(world, sides, options.rounds)
+    measured = speed.in_turn(world, sides, options.rounds)
     base = measured["as it is"]["seconds"]
     for name, got in measured.items():
         got["sentences_per_second"] = round(len(data) / got["seconds"], 1)
         got["of_as_it_is"] = round(base / got["seconds"], 3)
         print(f"{name:32}{got['sentences_per_second']:8.1f} sentences a second", flush=True)
-    training.write_json(
+    storage.write_json(
         options.out,
         {
             "command": " ".join(["python tests/benchmarks/bench_switches.py", *sys.argv[1:]]),
@@ -125,7 +133,7 @@ def main() -> None:
             "ways": measured,
             "sentences": len(data),
             "mean_tokens": round(float(data.lengths.mean()), 1),
-            "environment": evaluate.environment(),
+            "environment": evaluation.environment(),
         },
     )
 

@@ -42,7 +42,7 @@ sst2)
     task=$sst2
     keep="--keep-gib 40 --quiet"
     # shellcheck disable=SC2086
-    $PY -m tinybert_lite finetune $task --adapter 0 --finetune-epochs 3 \
+    $PY -m tinybert_lite finetune $task --lora-rank 0 --finetune-epochs 3 \
         --quiet --out "$OUT/sst2-teacher"
     for student in nano lite; do
         # shellcheck disable=SC2086

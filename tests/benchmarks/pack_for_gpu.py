@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-from tinybert_lite import assets, corpus
+from tinybert_lite.data import assets, corpus
 
 ROOT = Path(__file__).resolve().parents[2]
 PACK, SHARED = ROOT / ".gpu", ROOT.parent / "shared" / "data"

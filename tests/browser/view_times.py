@@ -16,8 +16,10 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from tinybert_lite import environment, models
+from tinybert_lite import students
+from tinybert_lite.course import environment
 from tinybert_lite.explorer import Recorder, explore
+from tinybert_lite.models import loading
 
 TEXT = (
     "the film's sharp wit can't rescue its tired plot, and by the last act even its two gifted "
@@ -35,9 +37,9 @@ CHANGE = """async (view) => {
 
 
 def page_of(folder: Path) -> Path:
-    teacher, tokenizer = models.load_classifier("reviews-teacher")
-    student, _ = models.load_classifier("reviews-lite")
-    start = models.build_student(teacher.config, "lite", seed=0).state_dict()
+    teacher, tokenizer = loading.load_classifier("reviews-teacher")
+    student, _ = loading.load_classifier("reviews-lite")
+    start = students.build_student(teacher.config, "lite", seed=0).state_dict()
     end, between = student.state_dict(), copy.deepcopy(student)
     recorder = Recorder(between, tokenizer(TEXT, return_tensors="pt"))
     for i in range(20):

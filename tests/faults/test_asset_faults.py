@@ -16,7 +16,8 @@ import zipfile
 
 import pytest
 
-from tinybert_lite import UserError, assets
+from tinybert_lite import UserError
+from tinybert_lite.data import assets
 
 
 def left_over(cache):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite.folders import folder_for
+from tinybert_lite.pipeline.run_folder import run_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,7 +92,7 @@ def test_killed_in_a_phase_the_same_command_gives_the_same_weights(whole, phase)
     assert steps == sorted(set(steps)) and steps[-1] > before
     assert names_in(out) == names_in(folder / "whole")
     assert not [
-        n for n in names_in(out) if n.endswith((".part", ".lock", "soft_labels.safetensors"))
+        n for n in names_in(out) if n.endswith((".part", ".lock", "teacher_logits.safetensors"))
     ]
 
 
@@ -102,7 +102,7 @@ def test_the_checkpoint_was_used_and_not_the_beginning(whole):
     out = folder / "checkpoint used"
     run_until(folder, out, "finetune", 100)
     (checkpoint,) = (out / "state").glob("finetune.safetensors")
-    from tinybert_lite.training import load_tensors
+    from tinybert_lite.data.storage import load_tensors
 
     assert json.loads(load_tensors(checkpoint)[1]["facts"])["step"] >= 80
 
@@ -120,7 +120,7 @@ def test_a_finished_run_given_again_trains_nothing_and_says_the_same(whole):
 def test_killed_while_the_settings_were_written_the_same_command_is_not_refused(tmp_path):
     (tmp_path / ".lock").touch()
     (tmp_path / "config.json.part").write_text('{"vers')
-    with folder_for(tmp_path, {"seed": 0}, ("finetune",)):
+    with run_folder(tmp_path, {"seed": 0}, ("finetune",)):
         pass
     assert names_in(tmp_path) == {"config.json"}
 
@@ -129,7 +129,7 @@ def test_killed_between_the_end_of_a_phase_and_its_tidying_nothing_is_left(whole
     folder, expected = whole
     out = folder / "killed before tidying"
     shutil.copytree(folder / "whole", out)
-    for name in ("finetune", "prediction", "soft_labels"):
+    for name in ("finetune", "prediction", "teacher_logits"):
         (out / "state" / f"{name}.safetensors").write_bytes(b"kept for nothing")
     subprocess.run(command(folder, out), env=environment(), cwd=folder, check=True)
     assert names_in(out) == names_in(folder / "whole") and files_of(out) == expected

@@ -19,8 +19,8 @@ import pytest
 from transformers import AutoConfig, AutoTokenizer, BertForMaskedLM
 
 from tests.toys import WORDS, toy_csv, toy_teacher
-from tinybert_lite.__main__ import main
-from tinybert_lite.masked_lm import train_masked_lm
+from tinybert_lite.cli import main
+from tinybert_lite.pipeline.masked_lm_training import train_masked_lm
 
 pytestmark = [
     pytest.mark.timeout(1800),

@@ -18,15 +18,11 @@ from torch import nn
 from transformers import AutoConfig, BertForMaskedLM
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import UserError, __main__, augment, checkpoints, models, training
-from tinybert_lite.training import (
-    LossNotFinite,
-    Settings,
-    fit,
-    load_tensors,
-    save_tensors,
-    write_text,
-)
+from tinybert_lite import UserError, augmentation, cli
+from tinybert_lite.data import storage, tokenized
+from tinybert_lite.data.storage import load_tensors, save_tensors, write_text
+from tinybert_lite.models import catalog, loading
+from tinybert_lite.training import LossNotFinite, TrainingConfig, fit
 
 ROOT = Path(__file__).parents[2]
 X = torch.randn(64, 6, generator=torch.Generator().manual_seed(1))
@@ -51,10 +47,10 @@ def loss(module, rows):
 
 
 def train(folder, module, **settings):
-    given = {"epochs": 4, "batch_size": 4, "rate": 1e-2, "save_seconds": 0} | settings
+    given = {"epochs": 4, "batch_size": 4, "learning_rate": 1e-2, "save_seconds": 0} | settings
     lengths = np.full(64, 5)
     return fit(
-        "toy", module, loss, lengths, Settings(**given), folder, Accelerator(cpu=True),
+        "toy", module, loss, lengths, TrainingConfig(**given), folder, Accelerator(cpu=True),
         progress=False,
     )  # fmt: skip
 
@@ -69,11 +65,11 @@ def kept(folder) -> tuple[int, dict]:
 def test_a_loss_that_is_not_finite_stops_naming_step_and_texts(tmp_path, value, bad):
     with pytest.raises(LossNotFinite) as caught:
         train(tmp_path, Toy(bad, lambda y: y * float(value)))
-    rows = training.plan(np.full(64, 5), 4, 0, (bad - 1) // 16)[(bad - 1) % 16]
+    rows = tokenized.length_grouped_batches(np.full(64, 5), 4, 0, (bad - 1) // 16)[(bad - 1) % 16]
     assert f"at step {bad}, in the batch of texts number {', '.join(map(str, rows))}" in str(
         caught.value
     )
-    assert value in str(caught.value) and "lower rate" in str(caught.value)
+    assert value in str(caught.value) and "lower learning rate" in str(caught.value)
     if bad < 20:  # nothing was looked at, or kept, before
         assert not (tmp_path / "toy.safetensors").exists()
         return
@@ -125,7 +121,7 @@ def test_on_the_command_line_a_loss_that_is_not_finite_stops_with_one_sentence(t
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tinybert_lite.distill.soft_cross_entropy", poisoned)
-        assert __main__.main(command) == 2
+        assert cli.main(command) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: The loss of phase prediction became nan at step 1")
     assert said.count("\n") == 1
@@ -177,8 +173,8 @@ def test_a_full_disk_during_training_keeps_what_was_saved_and_goes_on_when_there
 
     with pytest.raises((UserError, OSError)) as caught:
         train(small_disk, Filling())
-    assert "\n" not in __main__.plain(caught.value)
-    assert "free some space" in __main__.plain(caught.value)
+    assert "\n" not in cli.plain(caught.value)
+    assert "free some space" in cli.plain(caught.value)
     step, tensors = kept(small_disk)
     assert 20 <= step <= 40 and all(t.isfinite().all() for t in tensors.values())
     filler.unlink()
@@ -197,10 +193,10 @@ def test_a_text_file_that_cannot_be_replaced_stays_and_nothing_is_left_beside_it
     def full(*a):
         raise OSError(errno.ENOSPC, "No space left on device", "a.json")
 
-    monkeypatch.setattr(training.os, "replace", full)
+    monkeypatch.setattr(storage.os, "replace", full)
     with pytest.raises(OSError) as caught:
         write_text(tmp_path / "a.json", "new")
-    assert __main__.plain(caught.value).startswith("The disk is full (a.json); free some space")
+    assert cli.plain(caught.value).startswith("The disk is full (a.json); free some space")
     assert (tmp_path / "a.json").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
 
 
@@ -211,23 +207,23 @@ def test_a_full_disk_during_augmentation_says_so_and_goes_on_to_the_same_file(
     toy_csv(folder / "toy.csv", 900)  # some three chunks
     model = AutoConfig.from_pretrained(toy_teacher(folder / "toy", layers=1, width=12, heads=2))
     BertForMaskedLM(model).save_pretrained(folder / "toy")
-    vectors = augment.Glove(["film", "book", "play"], np.eye(3))
-    monkeypatch.setattr(augment.Glove, "load", lambda: vectors)
+    vectors = augmentation.Glove(["film", "book", "play"], np.eye(3))
+    monkeypatch.setattr(augmentation.Glove, "load", lambda: vectors)
     command = f"""augment --quiet --cpu --train {folder}/toy.csv --text text --label label
         --masked-lm {folder}/toy --variants 6 --out""".split()
-    assert __main__.main([*command, str(folder / "whole.jsonl")]) == 0
+    assert cli.main([*command, str(folder / "whole.jsonl")]) == 0
     whole = (folder / "whole.jsonl").read_bytes()
     filler, out = small_disk / "filler", small_disk / "new.jsonl"
     filler.write_bytes(bytes(2**20 - len(whole) * 2 // 3))
     capsys.readouterr()
-    assert __main__.main([*command, str(out)]) == 2
+    assert cli.main([*command, str(out)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: The disk is full") and said.count("\n") == 1
     assert "free some space and give the same command again" in said
     assert not out.exists(), "half a file must not pass for a whole one"
     assert (small_disk / "new.jsonl.part").stat().st_size > len(whole) // 3
     filler.unlink()
-    assert __main__.main([*command, str(out)]) == 0
+    assert cli.main([*command, str(out)]) == 0
     assert out.read_bytes() == whole
     assert {p.name for p in small_disk.iterdir()} == {"new.jsonl", "new.jsonl.settings"}
 
@@ -284,13 +280,13 @@ def test_a_half_written_checkpoint_beside_the_whole_one_is_ignored_and_cleared(t
 
 def test_safetensors_writes_nowhere_but_in_the_folder_that_is_cleared(tmp_path, monkeypatch):
     seen = []
-    write = training.save_file
+    write = storage.save_file
 
     def spy(tensors, file, metadata):
         seen.append(file.parent.relative_to(tmp_path).as_posix())
         write(tensors, file, metadata)
 
-    monkeypatch.setattr(training, "save_file", spy)
+    monkeypatch.setattr(storage, "save_file", spy)
     save_tensors({"a": torch.zeros(2)}, tmp_path / "a.safetensors", {})
     assert seen == ["a.safetensors.part"]
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
@@ -385,7 +381,7 @@ def given(tmp_path_factory) -> Path:
 
 def refused(arguments: str, capsys) -> str:
     capsys.readouterr()
-    assert __main__.main(arguments.split()) == 2
+    assert cli.main(arguments.split()) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and said.count("\n") == 1 and "Traceback" not in said, said
     assert 20 < len(said) < 500
@@ -409,20 +405,20 @@ def test_a_damaged_model_folder_is_refused_in_one_sentence_that_names_it(
     "how", [h for h in [*WEIGHTS, *WEIGHTS_OF_A_MODEL, *CONFIGS] if h != "no config.json"]
 )
 def test_a_damaged_shipped_student_is_refused_in_one_sentence(tmp_path, monkeypatch, capsys, how):
-    shutil.copytree(checkpoints.FOLDER / "reviews-lite", tmp_path / "reviews-lite")
-    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
+    shutil.copytree(catalog.FOLDER / "reviews-lite", tmp_path / "reviews-lite")
+    monkeypatch.setattr(catalog, "FOLDER", tmp_path)
     (WEIGHTS | WEIGHTS_OF_A_MODEL | CONFIGS)[how](tmp_path / "reviews-lite")
     assert "reviews-lite" in refused("evaluate --cpu --task reviews --model reviews-lite", capsys)
 
 
 @pytest.mark.parametrize("how", WEIGHTS)
 def test_a_damaged_shipped_adapter_is_refused_in_one_sentence(tmp_path, monkeypatch, how):
-    shutil.copytree(checkpoints.FOLDER / "reviews-teacher", tmp_path / "reviews-teacher")
-    monkeypatch.setattr(checkpoints, "FOLDER", tmp_path)
+    shutil.copytree(catalog.FOLDER / "reviews-teacher", tmp_path / "reviews-teacher")
+    monkeypatch.setattr(catalog, "FOLDER", tmp_path)
     WEIGHTS[how](tmp_path / "reviews-teacher")
     with pytest.raises(UserError, match="reviews-teacher") as caught:
-        models.load_classifier("reviews-teacher")
-    assert 20 < len(__main__.plain(caught.value)) < 500
+        loading.load_classifier("reviews-teacher")
+    assert 20 < len(cli.plain(caught.value)) < 500
 
 
 # Two at once, and memory ------------------------------------------------------------------------
@@ -441,7 +437,7 @@ def test_of_two_runs_into_one_folder_the_second_is_refused_and_the_first_goes_on
         while not (tmp_path / "out" / "state" / "log.jsonl").exists():
             assert first.poll() is None
             time.sleep(0.01)
-        assert __main__.main(command) == 2
+        assert cli.main(command) == 2
         assert first.poll() is None
         assert "Another run is writing into" in capsys.readouterr().err
         assert first.wait(timeout=300) == 0
@@ -458,11 +454,11 @@ def test_out_of_gpu_memory_in_a_step_says_what_to_lower(tmp_path):
 
     with pytest.raises(torch.OutOfMemoryError) as caught:
         train(tmp_path, Toy(30, full))
-    said = __main__.plain(caught.value)
+    said = cli.plain(caught.value)
     assert "lower --batch-size or --max-length" in said and "\n" not in said
     assert 0 < kept(tmp_path)[0] < 30
 
 
 def test_faults_of_the_program_have_no_plain_sentence():
     for error in (ZeroDivisionError("x"), KeyError("x"), RuntimeError("shapes differ")):
-        assert __main__.plain(error) is None
+        assert cli.plain(error) is None

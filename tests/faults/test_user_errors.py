@@ -86,17 +86,17 @@ def test_without_a_network_a_hub_name_is_given_up_in_seconds(world, monkeypatch)
     """The hub library alone retries for a minute."""
     from huggingface_hub import constants
 
-    from tinybert_lite import models
+    from tinybert_lite.models import loading
 
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    models.hub_answers.cache_clear()
+    loading.hub_answers.cache_clear()
     started = time.monotonic()
     status, told = tell(CASES["hub name without a network"][0])
     assert status == 2 and "come back with a network" in told
     assert time.monotonic() - started < 20
-    models.hub_answers.cache_clear()
+    loading.hub_answers.cache_clear()
 
 
 def test_a_command_that_failed_early_can_be_given_again_with_the_mistake_mended(world, tmp_path):
@@ -107,24 +107,24 @@ def test_a_command_that_failed_early_can_be_given_again_with_the_mistake_mended(
 
 
 def test_a_program_fault_is_not_passed_off_as_a_user_error(monkeypatch):
-    from tinybert_lite import __main__
+    from tinybert_lite import cli
 
     def broken(options):
         raise ZeroDivisionError("a fault of ours")
 
-    monkeypatch.setitem(__main__.HANDLERS, "check", broken)
+    monkeypatch.setitem(cli.HANDLERS, "check", broken)
     with pytest.raises(ZeroDivisionError):
-        __main__.main(["check"])
+        cli.main(["check"])
 
 
 def test_a_gpu_without_memory_says_what_to_lower(monkeypatch, capsys):
     import torch
 
-    from tinybert_lite import __main__
+    from tinybert_lite import cli
 
     def full(options):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
 
-    monkeypatch.setitem(__main__.HANDLERS, "check", full)
-    assert __main__.main(["check"]) == 2
+    monkeypatch.setitem(cli.HANDLERS, "check", full)
+    assert cli.main(["check"]) == 2
     assert "lower --batch-size" in capsys.readouterr().err

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import models
-from tinybert_lite.__main__ import main
-from tinybert_lite.training import load_tensors
+from tinybert_lite.cli import main
+from tinybert_lite.data.storage import load_tensors
+from tinybert_lite.models import loading
+from tinybert_lite.pipeline import config
 
 TABLE = Path(__file__).parents[2] / "data" / "results" / "user_errors.md"
 OWN = "--train toy.csv --text text --label label"
@@ -47,7 +48,7 @@ CASES = {
     "no --out": (RUN, "--out"),
     "option without its value": (f"{RUN} --out", "--out expected one argument"),
     "seed that is no number": (f"{RUN} {NEW} --seed one", "--seed takes a whole number, not 'one'"),
-    "rate that is no number": (f"{RUN} {NEW} --finetune-rate 1,5", "takes a number, not '1,5'"),
+    "rate that is no number": (f"{RUN} {NEW} --finetune-learning-rate 1,5", "takes a number, not '1,5'"),
     "negative seed": (f"{RUN} {NEW} --seed -1", "--seed must lie between 0 and"),
     "no task": (f"run {NEW}", "Name either a task"),
     "two tasks": (f"{RUN} {NEW} --task reviews", "Name either a task"),
@@ -87,8 +88,8 @@ CASES = {
     "temperature 0": (f"{RUN} {NEW} --temperature 0", "--temperature must be"),
     "infinite temperature": (f"{RUN} {NEW} --temperature inf", "--temperature must be"),
     "negative epochs": (f"{RUN} {NEW} --finetune-epochs -1", "--finetune-epochs must lie"),
-    "rate 0": (f"{RUN} {NEW} --intermediate-rate 0", "--intermediate-rate must lie"),
-    "rate 7": (f"{RUN} {NEW} --prediction-rate 7", "--prediction-rate must lie"),
+    "rate 0": (f"{RUN} {NEW} --intermediate-learning-rate 0", "--intermediate-learning-rate must lie"),
+    "rate 7": (f"{RUN} {NEW} --prediction-learning-rate 7", "--prediction-learning-rate must lie"),
     "batch size 0": (f"{RUN} {NEW} --batch-size 0", "--batch-size must be 1 or more"),
     "texts of two tokens": (f"{RUN} {NEW} --max-length 2", "--max-length must be 8 or more"),
     "negative augmentation": (f"{RUN} {NEW} --augment -3", "--augment is the number"),
@@ -104,7 +105,7 @@ CASES = {
     "shipped classifier to fine-tune": (f"finetune --cpu --quiet {OWN} --teacher reviews-lite --out new", "distill takes it"),
     "augment: a classifier to propose words": (f"augment --cpu --quiet {OWN} --masked-lm teacher --out new.jsonl", "no trained masked-LM head"),
     "augment: length of texts": (f"augment {OWN} --max-length 64 --out new.jsonl", "no option '--max-length'"),
-    "adapter wider than the layers": (f"{RUN} {NEW} --adapter 100000", "width of the teacher's layers, 24"),
+    "adapter wider than the layers": (f"{RUN} {NEW} --lora-rank 100000", "width of the teacher's layers, 24"),
     "weights of 8-bit integers": (f"{EVALUATE} int8", "embeddings.word_embeddings.weight as I8"),
     "weights of truth values": (f"{RUN} --teacher bool --out new", "classifier.bias as BOOL"),
     "augment: negative seed": (f"augment --cpu --quiet {OWN} --seed -1 --out new.jsonl", "--seed must lie"),
@@ -112,7 +113,7 @@ CASES = {
     "general: unknown start": (f"{GENERAL} --start cold", "no start 'cold'"),
     "general: batch size 0": (f"{GENERAL} --batch-size 0", "--batch-size must be 1 or more"),
     "general: negative epochs": (f"{GENERAL} --epochs -1", "--epochs must lie"),
-    "general: rate 7": (f"{GENERAL} --rate 7", "--rate must lie"),
+    "general: rate 7": (f"{GENERAL} --learning-rate 7", "--learning-rate must lie"),
     "general: negative seed": (f"{GENERAL} --seed -1", "--seed must lie"),
     "general student missing": (f"{RUN} {NEW} --general nowhere", "no folder nowhere"),
     "general student of another preset": (f"{DISTILL} teacher --general general", "not of this preset"),
@@ -209,11 +210,14 @@ def make_world(folder: Path) -> Path:
 
 def _make_runs(folder: Path) -> None:
     """Folders of runs: begun, in use, and damaged in several ways."""
-    from tinybert_lite import __version__, recipe
-    from tinybert_lite.training import save_tensors
+    from tinybert_lite import __version__
+    from tinybert_lite.data.storage import save_tensors
+    from tinybert_lite.pipeline import pipeline
 
-    options = recipe.Options(train="toy.csv", text="text", label="label", teacher="teacher")
-    config = {"version": __version__, "phases": list(recipe.PHASES), **vars(options)}
+    options = config.DistillationConfig(
+        train="toy.csv", text="text", label="label", teacher="teacher"
+    )
+    config = {"version": __version__, "phases": list(pipeline.PHASES), **vars(options)}
     runs = (
         "before busy broken-config broken-phases broken-checkpoint other-checkpoint no-checkpoint"
     )
@@ -241,14 +245,14 @@ def inside(folder: Path):
     lock = FileLock(folder / "busy" / ".lock")
     os.chdir(folder)
     constants.HF_HUB_OFFLINE = True
-    models.hub_answers.cache_clear()
+    loading.hub_answers.cache_clear()
     lock.acquire()
     try:
         yield
     finally:
         lock.release()
         constants.HF_HUB_OFFLINE = offline
-        models.hub_answers.cache_clear()
+        loading.hub_answers.cache_clear()
         os.chdir(before)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.notebooks.test_callbacks import functions_of
-from tinybert_lite.augment import Word
+from tinybert_lite.augmentation import Word
 
 
 @pytest.fixture

@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tinybert_lite import UserError, assets
+from tinybert_lite import UserError
+from tinybert_lite.data import assets
 
 
 def test_path_gives_the_files_of_a_wheel_and_of_an_archive_inside_an_archive(made_up):

@@ -9,7 +9,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
-from tinybert_lite import UserError, augment, masked_lm
+from tinybert_lite import UserError, augmentation
+from tinybert_lite.models import masked_lm
+from tinybert_lite.pipeline import masked_lm_training
 
 _WORDS = (
     "the a film movie plot wit actor scene is was sharp dull good bad funny sad can not rescue its "
@@ -53,18 +55,18 @@ def toy(tmp_path_factory):
 def glove():
     words = ["warmish", "warm", "cold", "light", ",", "it's", "dark", "the"]
     vectors = [[1, 0], [1, 0.1], [1, 0.3], [1, 0.5], [1, 0], [1, 0], [0, 1], [0.5, 1]]
-    return augment.Glove(words, np.array(vectors, dtype=np.float32))
+    return augmentation.Glove(words, np.array(vectors, dtype=np.float32))
 
 
 def rows(toy, glove, texts=TEXTS, pairs=None, **settings):
-    return list(augment.augment(texts, pairs, toy, glove, keep=KEEP, **settings))
+    return list(augmentation.augment(texts, pairs, toy, glove, keep=KEEP, **settings))
 
 
 # Candidates -------------------------------------------------------------------------------------
 
 
 def test_candidates_are_never_special_tokens_pieces_the_unknown_or_the_word_itself(toy, glove):
-    found = augment.find_candidates(TEXTS, toy, glove, k=len(toy[1]), keep=())
+    found = augmentation.find_candidates(TEXTS, toy, glove, k=len(toy[1]), keep=())
     varied = [word for words in found for word in words if not word.kept]
     assert varied
     for word in varied:
@@ -78,7 +80,7 @@ def test_candidates_are_never_special_tokens_pieces_the_unknown_or_the_word_itse
 def test_k_candidates_come_best_first_and_are_the_models_own(toy, glove):
     model, tokenizer = toy
     text = "the film was dull"
-    word = augment.find_candidates([text], toy, glove, k=5, keep=KEEP)[0][1]
+    word = augmentation.find_candidates([text], toy, glove, k=5, keep=KEEP)[0][1]
     assert word.text == "film"
     ids = tokenizer("the [MASK] was dull", return_tensors="pt")
     chance = model(**ids).logits[0, 2].softmax(-1)
@@ -91,13 +93,13 @@ def test_k_candidates_come_best_first_and_are_the_models_own(toy, glove):
 
 
 def test_words_of_several_pieces_take_glove_neighbours(toy, glove):
-    words = augment.find_candidates(["a warmish story"], toy, glove, k=3, keep=KEEP)[0]
+    words = augmentation.find_candidates(["a warmish story"], toy, glove, k=3, keep=KEEP)[0]
     assert len(words[1].pieces) == 2
     assert [name for name, _ in words[1].candidates] == ["warm", "cold", "light"]
 
 
 def test_a_word_neither_model_knows_has_no_candidates_and_stays(toy, glove):
-    words = augment.find_candidates(["coldly plot"], toy, glove, k=3, keep=KEEP)[0]
+    words = augmentation.find_candidates(["coldly plot"], toy, glove, k=3, keep=KEEP)[0]
     assert len(words[0].pieces) == 2
     assert words[0].candidates == []
     drawn = rows(toy, glove, ["coldly plot"], p=1.0)
@@ -106,16 +108,16 @@ def test_a_word_neither_model_knows_has_no_candidates_and_stays(toy, glove):
 
 
 def test_function_words_punctuation_and_halves_of_contractions_are_kept(toy, glove):
-    words = augment.find_candidates([TEXTS[0]], toy, glove, keep=KEEP)[0]
+    words = augmentation.find_candidates([TEXTS[0]], toy, glove, keep=KEEP)[0]
     varied = [word.text for word in words if not word.kept]
     assert varied == ["film", "sharp", "wit", "rescue", "tired", "plot"]
-    nothing_kept = augment.find_candidates([TEXTS[0]], toy, glove, keep=())[0]
+    nothing_kept = augmentation.find_candidates([TEXTS[0]], toy, glove, keep=())[0]
     assert [w.text for w in nothing_kept if not w.kept][:2] == ["The", "film"]
 
 
 def test_masks_made_together_ask_the_same_words(toy, glove):
-    alone = augment.find_candidates(TEXTS, toy, glove, keep=KEEP)
-    together = augment.find_candidates(TEXTS, toy, glove, keep=KEEP, together=3)
+    alone = augmentation.find_candidates(TEXTS, toy, glove, keep=KEEP)
+    together = augmentation.find_candidates(TEXTS, toy, glove, keep=KEEP, together=3)
     for one, other in zip(alone, together, strict=True):
         assert [w.text for w in one] == [w.text for w in other]
         assert [len(w.candidates) for w in one] == [len(w.candidates) for w in other]
@@ -124,7 +126,7 @@ def test_masks_made_together_ask_the_same_words(toy, glove):
 def test_together_gives_each_word_the_guesses_for_its_own_mask(toy, glove):
     model, tokenizer = toy
     text = "sharp film dull plot"
-    words = augment.find_candidates([text], toy, glove, k=4, keep=(), together=4)[0]
+    words = augmentation.find_candidates([text], toy, glove, k=4, keep=(), together=4)[0]
     ids = tokenizer("[MASK] [MASK] [MASK] [MASK]", return_tensors="pt")
     chance = model(**ids).logits[0].softmax(-1)
     for at, word in enumerate(words, start=1):
@@ -139,24 +141,26 @@ def test_p_of_zero_changes_nothing_and_p_of_one_changes_every_word_that_may(toy,
     assert rows(toy, glove, p=0.0) == []
     for row in rows(toy, glove, p=1.0):
         old, new = (re.findall(r"\w+|[^\w\s]", text) for text in (TEXTS[row["row"]], row["text"]))
-        words = augment.find_candidates([TEXTS[row["row"]]], toy, glove, keep=KEEP)[0]
+        words = augmentation.find_candidates([TEXTS[row["row"]]], toy, glove, keep=KEEP)[0]
         changed = [a.lower() != b.lower() for a, b in zip(old, new, strict=True)]
         assert changed == [bool(not w.kept and w.candidates) for w in words]
 
 
 def test_words_are_replaced_at_the_rate_asked_for(toy, glove):
     text = "film plot wit actor scene sharp dull good bad funny"
-    words = augment.find_candidates([text], toy, glove, keep=KEEP)[0]
+    words = augmentation.find_candidates([text], toy, glove, keep=KEEP)[0]
     random = np.random.default_rng(0)
-    replaced = [new for _ in range(400) for _, new in augment.draw(text, words, random, 0.4)[1]]
+    replaced = [
+        new for _ in range(400) for _, new in augmentation.draw(text, words, random, 0.4)[1]
+    ]
     share = np.mean([new is not None for new in replaced])
     assert abs(share - 0.4) < 4 * (0.4 * 0.6 / len(replaced)) ** 0.5
 
 
 def test_all_candidates_are_drawn_equally_often(toy, glove):
-    words = augment.find_candidates(["film"], toy, glove, k=5, keep=KEEP)[0]
+    words = augmentation.find_candidates(["film"], toy, glove, k=5, keep=KEEP)[0]
     random = np.random.default_rng(0)
-    drawn = [augment.draw("film", words, random, 1.0)[0] for _ in range(2000)]
+    drawn = [augmentation.draw("film", words, random, 1.0)[0] for _ in range(2000)]
     counts = np.unique(drawn, return_counts=True)[1]
     assert len(counts) == 5
     assert counts.min() > 400 - 5 * 18
@@ -226,8 +230,8 @@ class Killed(BaseException):
 def test_a_killed_run_continues_to_the_same_bytes(toy, glove, tmp_path, monkeypatch, calls):
     texts = many()
     settings = {"n": 4, "seed": 3, "progress": False}
-    whole = augment.augment_file(tmp_path / "whole.jsonl", texts, None, toy, glove, **settings)
-    real, seen = augment._ask, []
+    whole = augmentation.augment_file(tmp_path / "whole.jsonl", texts, None, toy, glove, **settings)
+    real, seen = augmentation._ask, []
 
     def dies(*arguments):
         seen.append(1)
@@ -237,33 +241,33 @@ def test_a_killed_run_continues_to_the_same_bytes(toy, glove, tmp_path, monkeypa
 
     out = tmp_path / "out.jsonl"
     with monkeypatch.context() as patch:
-        patch.setattr(augment, "_ask", dies)
+        patch.setattr(augmentation, "_ask", dies)
         with pytest.raises(Killed):
-            augment.augment_file(out, texts, None, toy, glove, batch=256, **settings)
+            augmentation.augment_file(out, texts, None, toy, glove, batch=256, **settings)
     assert not out.exists()
     with open(f"{out}.part", "ab") as stream:
         stream.write(b'{"row": 4')  # a kill in the middle of a line
-    augment.augment_file(out, texts, None, toy, glove, **settings)
+    augmentation.augment_file(out, texts, None, toy, glove, **settings)
     assert out.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "out.jsonl.part").exists()
 
 
 def test_a_finished_file_is_not_made_again_and_other_settings_are_refused(toy, glove, tmp_path):
     out = tmp_path / "out.jsonl"
-    augment.augment_file(out, TEXTS, None, toy, glove, n=4, progress=False)
+    augmentation.augment_file(out, TEXTS, None, toy, glove, n=4, progress=False)
     made = out.stat().st_mtime_ns
-    augment.augment_file(out, TEXTS, None, toy, glove, n=4, progress=False)
+    augmentation.augment_file(out, TEXTS, None, toy, glove, n=4, progress=False)
     assert out.stat().st_mtime_ns == made
     with pytest.raises(UserError, match="other settings"):
-        augment.augment_file(out, TEXTS, None, toy, glove, n=5, progress=False)
+        augmentation.augment_file(out, TEXTS, None, toy, glove, n=5, progress=False)
     with pytest.raises(UserError, match="other settings"):
-        augment.augment_file(out, TEXTS[:3], None, toy, glove, n=4, progress=False)
+        augmentation.augment_file(out, TEXTS[:3], None, toy, glove, n=4, progress=False)
 
 
 def test_what_was_written_is_read_back(toy, glove, tmp_path):
     out = tmp_path / "out.jsonl"
-    augment.augment_file(out, TEXTS, TEXTS[::-1], toy, glove, n=2, progress=False)
-    texts, pairs, old = augment.read_augmented(out)
+    augmentation.augment_file(out, TEXTS, TEXTS[::-1], toy, glove, n=2, progress=False)
+    texts, pairs, old = augmentation.read_augmented(out)
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert (texts[0], pairs[0], old[0]) == (lines[0]["text"], lines[0]["pair"], lines[0]["row"])
     assert len(texts) == len(pairs) == len(old) == len(lines)
@@ -272,7 +276,7 @@ def test_what_was_written_is_read_back(toy, glove, tmp_path):
 def test_explain_tells_of_the_first_sentence_that_augment_draws(toy, glove):
     text = "the sharp film warmish"
     first = rows(toy, glove, [text], seed=4, p=1.0, n=1)[0]["text"]
-    new, records = augment.explain(text, toy, glove, seed=4, p=1.0, keep=KEEP)
+    new, records = augmentation.explain(text, toy, glove, seed=4, p=1.0, keep=KEEP)
     assert new == first
     assert [r["way"] for r in records] == ["kept", "masked LM", "masked LM", "GloVe"]
     assert records[1]["asked"] == "the [MASK] film warmish"
@@ -296,12 +300,12 @@ def test_as_many_pairs_as_texts_are_needed(toy, glove):
 def test_glove_text_files_load_and_broken_ones_are_errors(tmp_path):
     file = tmp_path / "glove.txt"
     file.write_text("good 1 0\nbad 0.9 0.1\nrain 0 1\n")
-    glove = augment.Glove.load(file)
+    glove = augmentation.Glove.load(file)
     assert [w for w, _ in glove.neighbours(["good"], 2)["good"]] == ["bad", "rain"]
-    assert len(augment.Glove.load(file, limit=2).words) == 2
+    assert len(augmentation.Glove.load(file, limit=2).words) == 2
     file.write_text("good 1 0\nbad 0.9\n")
     with pytest.raises(UserError, match="GloVe text file"):
-        augment.Glove.load(file)
+        augmentation.Glove.load(file)
 
 
 def test_neighbours_of_many_words_at_once_are_those_of_each_alone():
@@ -309,7 +313,7 @@ def test_neighbours_of_many_words_at_once_are_those_of_each_alone():
     words = ["".join(random.choice(list("abcdefgh"), 6)) for _ in range(300)]
     words = list(dict.fromkeys(words))
     vectors = random.normal(size=(len(words), 8))
-    many, alone = augment.Glove(words, vectors), augment.Glove(words, vectors)
+    many, alone = augmentation.Glove(words, vectors), augmentation.Glove(words, vectors)
     together = many.neighbours([*words[:150], "unknown"], 5)
     assert together["unknown"] == []
     for word in words[:150:10]:
@@ -339,7 +343,7 @@ def test_only_words_in_one_piece_are_masked_for_training(toy):
     lines = [np.array(row) for row in tokenizer(texts)["input_ids"]]
     masked = set()
     for step in range(60):
-        ids, _, where = masked_lm.mask_words(tokenizer, lines, words, function, (0, step))
+        ids, _, where = masked_lm_training.mask_words(tokenizer, lines, words, function, (0, step))
         masked |= {(int(at), int(ids[row, at])) for row, at in where.nonzero()}
     tokens = tokenizer.convert_ids_to_tokens(lines[0].tolist())
     assert {(at, tokens[at]) for at, _ in masked} == {(1, "warm"), (5, "film"), (8, "the")}
@@ -353,15 +357,15 @@ def tiny_training(monkeypatch, toy):
         return BertForMaskedLM(model.config)
 
     monkeypatch.setattr(masked_lm, "_base", base)
-    monkeypatch.setattr(masked_lm, "load_tokenizer", lambda name: tokenizer)
+    monkeypatch.setattr(masked_lm_training, "load_tokenizer", lambda name: tokenizer)
 
 
 def test_interrupted_training_goes_on_to_the_same_weights(toy, tmp_path, monkeypatch):
     tiny_training(monkeypatch, toy)
     texts = many(80)
     settings = {"batch": 8, "rank": 2, "save_every": 2, "seed": 1}
-    masked_lm.train_masked_lm(texts, tmp_path / "whole", 6, **settings)
-    real, seen = masked_lm.mask_words, []
+    masked_lm_training.train_masked_lm(texts, tmp_path / "whole", 6, **settings)
+    real, seen = masked_lm_training.mask_words, []
 
     def dies(*arguments):
         seen.append(1)
@@ -370,14 +374,14 @@ def test_interrupted_training_goes_on_to_the_same_weights(toy, tmp_path, monkeyp
         return real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(masked_lm, "mask_words", dies)
+        patch.setattr(masked_lm_training, "mask_words", dies)
         with pytest.raises(Killed):
-            masked_lm.train_masked_lm(texts, tmp_path / "part", 6, **settings)
-    masked_lm.train_masked_lm(texts, tmp_path / "part", 6, **settings)
+            masked_lm_training.train_masked_lm(texts, tmp_path / "part", 6, **settings)
+    masked_lm_training.train_masked_lm(texts, tmp_path / "part", 6, **settings)
     files = [tmp_path / run / "model.safetensors" for run in ("whole", "part")]
     assert files[0].read_bytes() == files[1].read_bytes()
     with pytest.raises(UserError, match="other settings"):
-        masked_lm.train_masked_lm(texts, tmp_path / "part", 6, **settings | {"seed": 2})
+        masked_lm_training.train_masked_lm(texts, tmp_path / "part", 6, **settings | {"seed": 2})
 
 
 @pytest.mark.parametrize("after", ["_save_state", "save_checkpoint"])
@@ -386,8 +390,8 @@ def test_killed_while_the_last_step_is_saved_the_head_is_still_the_last_one(
 ):
     tiny_training(monkeypatch, toy)
     settings = {"batch": 8, "rank": 2, "save_every": 2, "seed": 1}
-    masked_lm.train_masked_lm(many(80), tmp_path / "whole", 4, **settings)
-    real, seen = getattr(masked_lm, after), []
+    masked_lm_training.train_masked_lm(many(80), tmp_path / "whole", 4, **settings)
+    real, seen = getattr(masked_lm_training, after), []
 
     def dies(*arguments):
         real(*arguments)
@@ -396,17 +400,17 @@ def test_killed_while_the_last_step_is_saved_the_head_is_still_the_last_one(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(masked_lm, after, dies)
+        patch.setattr(masked_lm_training, after, dies)
         with pytest.raises(Killed):
-            masked_lm.train_masked_lm(many(80), tmp_path / "part", 4, **settings)
-    masked_lm.train_masked_lm(many(80), tmp_path / "part", 4, **settings)
+            masked_lm_training.train_masked_lm(many(80), tmp_path / "part", 4, **settings)
+    masked_lm_training.train_masked_lm(many(80), tmp_path / "part", 4, **settings)
     files = [tmp_path / run / "model.safetensors" for run in ("whole", "part")]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 
 def test_a_saved_head_loads_merged_and_guesses_as_it_did_in_training(toy, tmp_path, monkeypatch):
     tiny_training(monkeypatch, toy)
-    masked_lm.train_masked_lm(many(80), tmp_path, 12, batch=8, rank=2, rate=0.02)
+    masked_lm_training.train_masked_lm(many(80), tmp_path, 12, batch=8, rank=2, rate=0.02)
     model, tokenizer = masked_lm.load_masked_lm("minilm", tmp_path)
     assert not any("lora" in name for name, _ in model.named_parameters())
     fresh = masked_lm.build_masked_lm("minilm", 2)
@@ -433,9 +437,11 @@ def test_the_measure_counts_first_and_top_guesses(toy, monkeypatch):
     logits = torch.zeros(len(tokenizer))
     logits[film] = 5
     logits[tokenizer.convert_tokens_to_ids(",")] = 9  # no word: must not count as a guess
-    monkeypatch.setattr(masked_lm, "masked_logits", lambda m, i, a, w: logits.repeat(w.sum(), 1))
+    monkeypatch.setattr(
+        masked_lm_training, "masked_logits", lambda m, i, a, w: logits.repeat(w.sum(), 1)
+    )
     model = SimpleNamespace(device="cpu")
-    measured = masked_lm.evaluate_masked_lm(model, tokenizer, ["film plot film plot"], k=3)
+    measured = masked_lm_training.evaluate_masked_lm(model, tokenizer, ["film plot film plot"], k=3)
     assert measured["words"] == 4
     assert measured["masked_lm_first"] == 0.5
 
@@ -445,11 +451,11 @@ def test_the_shipped_head_offers_words_that_fit():
     if not (masked_lm.CHECKPOINT / "model.safetensors").is_file():
         pytest.skip("no shipped masked-LM head")
     shipped = masked_lm.load_masked_lm()
-    glove = augment.Glove.load()
-    _, records = augment.explain(
+    glove = augmentation.Glove.load()
+    _, records = augmentation.explain(
         "The actors gave a great performance in this film.", shipped, glove
     )
     by_word = {record["word"]: dict(record["candidates"]) for record in records}
-    assert len(by_word["film"]) == augment.K
+    assert len(by_word["film"]) == augmentation.K
     assert {"movie", "show", "play", "picture", "story"} & set(by_word["film"])
     assert not any("##" in name or "[" in name for c in by_word.values() for name in c)

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tinybert_lite import UserError, tasks
+from tinybert_lite import UserError
+from tinybert_lite.data import tasks
 
 GOOD = [(f"sentence number {i} says {i * i}", "yes" if i % 2 else "no") for i in range(40)]
 

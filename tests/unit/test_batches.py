@@ -7,16 +7,23 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from tests.toys import toy_teacher
-from tinybert_lite.batches import Encoded, by_length, encode, plan
+from tinybert_lite.data.tokenized import (
+    TokenizedDataset,
+    length_grouped_batches,
+    length_sorted_batches,
+    tokenize,
+)
 
 LENGTHS = np.random.default_rng(0).integers(3, 120, 2000)
 
 
-def encoded(lengths: list[int], types: bool = False) -> Encoded:
+def encoded(lengths: list[int], types: bool = False) -> TokenizedDataset:
     """Text i consists of the token i + 1 only; 0 is padding."""
     tokens = np.concatenate([np.full(n, i + 1, np.int32) for i, n in enumerate(lengths)])
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Encoded(tokens, (tokens % 2).astype(np.int8) if types else None, offsets, None, 0)
+    return TokenizedDataset(
+        tokens, (tokens % 2).astype(np.int8) if types else None, offsets, None, 0
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -27,7 +34,7 @@ def encoded(lengths: list[int], types: bool = False) -> Encoded:
     epoch=st.integers(0, 100),
 )
 def test_an_epoch_has_every_text_once_in_batches_of_at_most_the_size(lengths, size, seed, epoch):
-    batches = plan(np.array(lengths), size, seed, epoch)
+    batches = length_grouped_batches(np.array(lengths), size, seed, epoch)
     assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
     assert all(1 <= len(rows) <= size for rows in batches)
     assert len(batches) == -(-len(lengths) // size)
@@ -37,7 +44,7 @@ def test_the_order_depends_on_seed_and_epoch_and_on_nothing_else():
     def order(seed, epoch):
         np.random.seed(len(orders))
         torch.manual_seed(len(orders))
-        return tuple(np.concatenate(plan(LENGTHS, 8, seed, epoch)).tolist())
+        return tuple(np.concatenate(length_grouped_batches(LENGTHS, 8, seed, epoch)).tolist())
 
     orders = []
     for key in [(0, 0), (0, 0), (0, 1), (1, 0), (1, 1)]:
@@ -51,11 +58,11 @@ def test_batches_of_like_length_need_little_padding():
         return sum(len(rows) * LENGTHS[rows].max() for rows in batches) / LENGTHS.sum() - 1
 
     shuffled = np.array_split(np.random.default_rng(0).permutation(2000), 250)
-    assert padding(plan(LENGTHS, 8, 0, 0)) < 0.05 < 0.5 < padding(shuffled)
+    assert padding(length_grouped_batches(LENGTHS, 8, 0, 0)) < 0.05 < 0.5 < padding(shuffled)
 
 
 def test_short_batches_do_not_all_come_first():
-    means = [LENGTHS[rows].mean() for rows in plan(LENGTHS, 8, 0, 0)]
+    means = [LENGTHS[rows].mean() for rows in length_grouped_batches(LENGTHS, 8, 0, 0)]
     assert abs(np.corrcoef(means, range(len(means)))[0, 1]) < 0.2
 
 
@@ -79,7 +86,7 @@ def test_positions_point_at_the_tokens_of_the_rows():
 
 
 def test_reading_by_length_has_every_text_once_and_grows():
-    batches = by_length(LENGTHS, 64)
+    batches = length_sorted_batches(LENGTHS, 64)
     assert sorted(np.concatenate(batches).tolist()) == list(range(2000))
     assert (np.diff(LENGTHS[np.concatenate(batches)]) >= 0).all()
 
@@ -90,11 +97,11 @@ def test_encoding_is_what_the_tokenizer_says_and_cut_to_the_length(tmp_path):
         ["the film was good", "bad"] * 1500,
         ["a book", "the play was fine and good"] * 1500,
     )
-    data = encode(tokenizer, texts, pairs, None, 9)
+    data = tokenize(tokenizer, texts, pairs, None, 9)
     for i in (0, 1, 2999):
         expected = tokenizer(texts[i], pairs[i], truncation="longest_first", max_length=9)
         here = slice(data.offsets[i], data.offsets[i + 1])
         assert data.tokens[here].tolist() == expected["input_ids"]
         assert data.types[here].tolist() == expected["token_type_ids"]
     assert len(data) == 3000 and data.lengths.max() == 9
-    assert len(encode(tokenizer, [])) == 0
+    assert len(tokenize(tokenizer, [])) == 0

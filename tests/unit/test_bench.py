@@ -8,10 +8,12 @@ import torch
 from accelerate import Accelerator
 
 from tests.toys import toy_teacher
-from tinybert_lite import UserError, bench, distill, models
-from tinybert_lite.__main__ import main
-from tinybert_lite.batches import encode
-from tinybert_lite.training import Settings
+from tinybert_lite import UserError, distillation, students, teacher_cache
+from tinybert_lite.benchmark import speed
+from tinybert_lite.cli import main
+from tinybert_lite.data.tokenized import tokenize
+from tinybert_lite.models import loading, sizes
+from tinybert_lite.training import TrainingConfig
 
 TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", "today 1 2 3"] * 8
 
@@ -20,20 +22,20 @@ TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", 
 def world(tmp_path, monkeypatch):
     """A World of a toy teacher and a toy student; no real weights."""
     toy_teacher(tmp_path / "toy")
-    world = object.__new__(bench.World)
+    world = object.__new__(speed.BenchmarkSetup)
     world.cuda, world.accelerator = False, Accelerator(cpu=True)
     world.device, world.task, world.padded = torch.device("cpu"), None, 16
-    world.teacher, tokenizer = models.load_classifier(str(tmp_path / "toy"))
+    world.teacher, tokenizer = loading.load_classifier(str(tmp_path / "toy"))
     world.teacher.eval()
-    monkeypatch.setitem(models.PRESETS, "toy", models.Preset(3, 24, 48))
+    monkeypatch.setitem(students.PRESETS, "toy", students.Preset(3, 24, 48))
     world.preset, world.mapping = "toy", [0, 2, 4, 6]
     labels = np.arange(len(TEXTS)) % 2
-    world.data = {"train": encode(tokenizer, TEXTS, None, labels, 16)}
+    world.data = {"train": tokenize(tokenizer, TEXTS, None, labels, 16)}
     return world
 
 
 def plain(world, data, phase):
-    side = bench.Plain(world, data, Settings(epochs=1, rate=1e-3))
+    side = speed.ReferenceTrainer(world, data, TrainingConfig(epochs=1, learning_rate=1e-3))
     side.student.eval()
     side.student.train = lambda mode=True: side.student  # no dropout: losses can be compared
     side.student.base_model.train = lambda mode=True: side.student.base_model
@@ -45,10 +47,10 @@ def test_both_sides_have_the_same_intermediate_loss_on_the_same_batch(world):
     data, rows = world.data["train"], np.arange(8)
     got = plain(world, data, "intermediate")(rows)
     student, projection = world.student()
-    module = distill.Intermediate(student, projection, world.mapping).eval()
+    module = distillation.IntermediateLoss(student, projection, world.mapping).eval()
     inputs = data.batch(rows)
     for form in ("qk", "scores"):
-        answers = distill.TeacherAnswers(world.teacher, data, world.mapping, form)
+        answers = teacher_cache.TeacherCache(world.teacher, data, world.mapping, form)
         ours = sum(module(inputs, *answers(rows, inputs)).values()).item()
         assert got == pytest.approx(ours, rel=1e-4)
 
@@ -60,13 +62,13 @@ def test_both_sides_have_the_same_prediction_loss_on_the_same_batch(world):
     inputs = data.batch(rows)
     with torch.no_grad():
         theirs, ours = world.teacher(**inputs).logits, student.eval()(**inputs).logits
-    assert got == pytest.approx(bench.soft_cross_entropy(ours, theirs).item(), rel=1e-5)
+    assert got == pytest.approx(speed.soft_cross_entropy(ours, theirs).item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("phase", ["intermediate", "prediction", "finetune"])
 def test_a_phase_is_measured_both_ways_and_leaves_the_teacher_as_it_was(world, phase):
     before = {k: v.clone() for k, v in world.teacher.state_dict().items()}
-    found = bench.training(world, phase, steps=1)
+    found = speed.training(world, phase, steps=1)
     assert found["sentences"] == 32 and found["padded_to"] == 16
     for side in ("plain", "ours"):
         assert found[side]["sentences_per_second"] > 0 and len(found[side]["rounds"]) == 3
@@ -74,7 +76,7 @@ def test_a_phase_is_measured_both_ways_and_leaves_the_teacher_as_it_was(world, p
     assert found["times"] == found["ours"]["times_plain"] == pytest.approx(ratio, abs=0.01)
     assert found["plain"]["ours_times_this"] == found["times"]
     assert ("plain, with dropout" in found) == (phase != "finetune")
-    share = found["teacher_once_seconds"] / bench.EPOCHS  # ours is one step here, and this
+    share = found["teacher_once_seconds"] / speed.EPOCHS  # ours is one step here, and this
     alone = found["ours"]["seconds"] - found["ours"]["seconds_a_step"]
     assert alone == pytest.approx(share, abs=1e-3)
     assert (share > 0) == (found["teacher_kept_bytes"] > 0) == (phase != "finetune")
@@ -82,12 +84,12 @@ def test_a_phase_is_measured_both_ways_and_leaves_the_teacher_as_it_was(world, p
 
 
 def test_another_batch_size_is_a_side_of_its_own_with_a_floor_of_its_own(world):
-    found = bench.training(world, "intermediate", 1, 8)
-    bench.beside_floor(world, "intermediate", found, {"float32_flops": 1e9, "bytes": 2e9})
+    found = speed.training(world, "intermediate", 1, 8)
+    speed.add_roofline(world, "intermediate", found, {"float32_flops": 1e9, "bytes": 2e9})
     assert set(found["ours, 8 a step"]) == set(found["ours"]) >= {"floor", "times_plain"}
     few, many = (found[name]["floor"] for name in ("ours, 8 a step", "ours"))
     assert many["operations"] == 4 * few["operations"] and many["bytes"] == few["bytes"]
-    once = found["teacher_once_seconds"] / bench.EPOCHS
+    once = found["teacher_once_seconds"] / speed.EPOCHS
     # a round is one step of 32, or four of 8
     for name, steps in (("ours", 1), ("ours, 8 a step", 4)):
         side = found[name]
@@ -100,7 +102,7 @@ def test_another_batch_size_is_a_side_of_its_own_with_a_floor_of_its_own(world):
 def test_every_weight_is_trained_on_both_sides(world, phase, monkeypatch):
     """A teacher that an adapter had frozen was once measured with its classifier alone."""
     trained = {"plain": [], "ours": []}
-    begin, fit = bench.Plain.begin, distill.fit
+    begin, fit = speed.ReferenceTrainer.begin, distillation.fit
 
     def plain_begin(self, *modules):
         begin(self, *modules)
@@ -110,21 +112,21 @@ def test_every_weight_is_trained_on_both_sides(world, phase, monkeypatch):
         trained["ours"].append(sum(p.numel() for p in module.parameters() if p.requires_grad))
         return fit(name, module, *rest, **options)
 
-    monkeypatch.setattr(bench.Plain, "begin", plain_begin)
-    monkeypatch.setattr(distill, "fit", ours_fit)
-    bench.training(world, phase, steps=1)
+    monkeypatch.setattr(speed.ReferenceTrainer, "begin", plain_begin)
+    monkeypatch.setattr(distillation, "fit", ours_fit)
+    speed.training(world, phase, steps=1)
     student, projection = world.student()
     count = {
-        "intermediate": models.parameters(student.base_model) + models.parameters(projection),
-        "prediction": models.parameters(student),
-        "finetune": models.parameters(world.teacher),
+        "intermediate": sizes.parameters(student.base_model) + sizes.parameters(projection),
+        "prediction": sizes.parameters(student),
+        "finetune": sizes.parameters(world.teacher),
     }[phase]
     assert min(trained["plain"]) >= 0.9 * count and min(trained["ours"]) >= 0.9 * count
 
 
 def test_dropout_of_the_plain_side_is_in_student_and_teacher_and_nowhere_else(world):
     data, rows = world.data["train"], np.arange(8)
-    sides = [bench.Plain(world, data, Settings(epochs=1), p) for p in (0.0, 0.1)]
+    sides = [speed.ReferenceTrainer(world, data, TrainingConfig(epochs=1), p) for p in (0.0, 0.1)]
     for side in sides:
         with torch.no_grad():
             answers = [side.teacher(**side.inputs(rows)).logits for _ in "ab"]
@@ -136,7 +138,7 @@ def test_dropout_of_the_plain_side_is_in_student_and_teacher_and_nowhere_else(wo
 
 def test_the_plain_side_takes_as_many_steps_as_its_epochs_have(world):
     world.data["train"].offsets = world.data["train"].offsets[:-1]  # 31 texts: a batch is short
-    side, rows = bench.Plain(world, world.data["train"], Settings(epochs=3)), []
+    side, rows = speed.ReferenceTrainer(world, world.data["train"], TrainingConfig(epochs=3)), []
 
     def step(batch):
         rows.extend(batch)
@@ -149,12 +151,12 @@ def test_the_plain_side_takes_as_many_steps_as_its_epochs_have(world):
 
 
 def test_padding_costs_the_plain_side_and_a_teachers_share_costs_ours(world):
-    side = bench.Plain(world, world.data["train"], Settings(epochs=1))
+    side = speed.ReferenceTrainer(world, world.data["train"], TrainingConfig(epochs=1))
     assert side.inputs(np.arange(2))["input_ids"].shape == (2, 16)
     assert (
         side.inputs(np.arange(2))["attention_mask"].sum() == world.data["train"].lengths[:2].sum()
     )
-    assert bench.training(world, "intermediate", steps=1)["teacher_once_seconds"] > 0
+    assert speed.training(world, "intermediate", steps=1)["teacher_once_seconds"] > 0
 
 
 def test_sides_take_turns_and_the_first_round_is_dropped():
@@ -164,27 +166,27 @@ def test_sides_take_turns_and_the_first_round_is_dropped():
     def side(name):
         return lambda: called.append(name) or next(seconds)
 
-    got = bench.in_turn(world, {"a": side("a"), "b": side("b")}, rounds=3)
+    got = speed.in_turn(world, {"a": side("a"), "b": side("b")}, rounds=3)
     assert called == ["a", "b"] * 4
     assert got["a"]["seconds"] == 2.0 and got["b"]["seconds"] == 2.0
     assert got["a"]["rounds"] == [1.0, 3.0, 2.0]
 
 
 def test_the_floor_of_a_step_grows_with_its_tokens(world):
-    few, many = (bench.step_floor(world, "intermediate", n) for n in (8, 16))
+    few, many = (speed.step_roofline(world, "intermediate", n) for n in (8, 16))
     assert many["operations"] > 1.9 * few["operations"] and many["bytes"] == few["bytes"] > 0
 
 
 def test_students_are_timed_beside_their_teacher_in_torch_and_in_onnx(world, monkeypatch):
-    monkeypatch.setitem(models.PRESETS, "tinybert4", models.PRESETS["toy"])
+    monkeypatch.setitem(students.PRESETS, "tinybert4", students.PRESETS["toy"])
     asked, got = [], {"teacher": 6.0, "tinybert4": 2.0}
-    monkeypatch.setattr(bench.evaluate, "latency", lambda sides, *a: asked.append(a) or dict(got))
+    monkeypatch.setattr(speed.inference, "latency", lambda sides, *a: asked.append(a) or dict(got))
     export = pytest.importorskip("tinybert_lite.export")
     milliseconds = {"teacher in ONNX Runtime": [4.0, 4.0], "tinybert4 in ONNX Runtime": [1.0, 0.0]}
     monkeypatch.setattr(
         export, "latencies", lambda ways, *a: {n: milliseconds.get(n) for n in ways}
     )
-    found = bench.inference(world, 3)
+    found = speed.inference(world, 3)
     assert len(found) == 9 and asked[-1] == (32, 128, 3)
     assert {name: side["times"] for name, side in found["1 x 16"].items()} == {
         "teacher": 1.0, "tinybert4": 3.0,
@@ -193,7 +195,7 @@ def test_students_are_timed_beside_their_teacher_in_torch_and_in_onnx(world, mon
 
 
 def test_the_import_is_measured_in_a_fresh_process_and_without_torch():
-    found = bench.start(repeats=1)
+    found = speed.start(repeats=1)
     assert 0 < found["python alone"] < found["help"] < 10 and found["import"] > 0
 
 
@@ -218,11 +220,11 @@ def test_what_cannot_be_measured_is_said_in_a_sentence(arguments, says, capsys):
 
 
 def test_the_command_writes_what_it_measured_with_the_machine(tmp_path, monkeypatch, world):
-    monkeypatch.setattr(bench, "World", lambda *a, **k: world)
+    monkeypatch.setattr(speed, "BenchmarkSetup", lambda *a, **k: world)
     out = tmp_path / "b.json"
     assert main(["bench", "start", "--out", str(out)]) == 0
     found = json.loads(out.read_text(encoding="utf-8"))
     assert found["environment"]["torch"] and found["floor"]["float32_flops"] > 1e8
     assert found["command"].startswith("python -m tinybert_lite bench start")
     with pytest.raises(UserError, match="embedded only"):
-        bench.run(["whole"])
+        speed.run(["whole"])

@@ -4,7 +4,8 @@ import itertools
 
 import pytest
 
-from tinybert_lite import UserError, corpus
+from tinybert_lite import UserError
+from tinybert_lite.data import corpus
 
 
 def test_one_column_of_an_orange_file_is_read_below_its_three_header_rows(tmp_path):

@@ -5,9 +5,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from tinybert_lite.cse import CSE, UNKNOWN, encode_words, pretrain
-from tinybert_lite.evaluate import predict
-from tinybert_lite.training import Settings
+from tests.benchmarks.cse import CSE, UNKNOWN, encode_words, pretrain
+from tinybert_lite.models.inference import predict
+from tinybert_lite.training import TrainingConfig
 
 WORDS = {w: i + 2 for i, w in enumerate(["the", "film", "is", "n't", "good", "bad", ",", "'s"])}
 
@@ -69,7 +69,7 @@ def test_pre_training_brings_it_nearer_to_the_teachers_sentence_vectors(tmp_path
     )
     cse = CSE(vectors(), 2, features=20, activation=bend, dropout=0.0)
     before = cse.classifier.weight.clone()
-    settings = Settings(epochs=30, rate=1e-2, save_seconds=1e9)
+    settings = TrainingConfig(epochs=30, learning_rate=1e-2, save_seconds=1e9)
     history = pretrain(cse, data, target, settings, tmp_path, Accelerator(cpu=True), progress=False)
     losses = [r["losses"]["sentence"] for r in history.records if "losses" in r]
     assert losses[-1] < losses[0] / 4

@@ -8,10 +8,12 @@ import torch
 from accelerate import Accelerator
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import distill, losses, models, recipe
-from tinybert_lite.batches import encode
-from tinybert_lite.options import Manner, Options
-from tinybert_lite.training import Settings
+from tinybert_lite import distillation, losses, students, teacher_cache
+from tinybert_lite.data.tokenized import tokenize
+from tinybert_lite.models import loading
+from tinybert_lite.pipeline import pipeline
+from tinybert_lite.pipeline.config import DistillationConfig, RuntimeConfig
+from tinybert_lite.training import TrainingConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
 TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", "today 1 2 3"] * 8
@@ -19,12 +21,12 @@ TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", 
 
 def parts(folder, device, dtype=None):
     """Losses and one gradient of equations 7 to 9 on one batch of a toy teacher and student."""
-    teacher, tokenizer = models.load_classifier(str(folder))
-    student = models.build_student(teacher.config, models.Preset(3, 24, 48), 0)
-    projection = models.Projection(24, teacher.config.hidden_size, "paper", 0)
-    data, mapping = encode(tokenizer, TEXTS), [0, 2, 4, 6]
-    module = distill.Intermediate(student, projection, mapping).to(device).eval()
-    answers = distill.TeacherAnswers(teacher.to(device), data, mapping, "qk", 2**30)
+    teacher, tokenizer = loading.load_classifier(str(folder))
+    student = students.build_student(teacher.config, students.Preset(3, 24, 48), 0)
+    projection = students.Projection(24, teacher.config.hidden_size, "paper", 0)
+    data, mapping = tokenize(tokenizer, TEXTS), [0, 2, 4, 6]
+    module = distillation.IntermediateLoss(student, projection, mapping).to(device).eval()
+    answers = teacher_cache.TeacherCache(teacher.to(device), data, mapping, "qk", 2**30)
     rows = np.arange(12)
     inputs = data.batch(rows, device)
     with torch.autocast(device, dtype, enabled=dtype is not None):
@@ -72,15 +74,17 @@ def test_a_step_in_bfloat16_brings_the_loss_down_as_on_a_cpu(tmp_path):
     for device in ("cpu", "cuda"):
         gpu = device == "cuda"
         accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
-        teacher, tokenizer = models.load_classifier(str(folder))
-        student = models.build_student(teacher.config, models.Preset(3, 24, 48), 0)
-        module = distill.Intermediate(student, models.Projection(24, 48, "paper", 0), [0, 2, 4, 6])
-        data = encode(tokenizer, TEXTS)
-        answers = distill.TeacherAnswers(teacher.to(device), data, [0, 2, 4, 6])
+        teacher, tokenizer = loading.load_classifier(str(folder))
+        student = students.build_student(teacher.config, students.Preset(3, 24, 48), 0)
+        module = distillation.IntermediateLoss(
+            student, students.Projection(24, 48, "paper", 0), [0, 2, 4, 6]
+        )
+        data = tokenize(tokenizer, TEXTS)
+        answers = teacher_cache.TeacherCache(teacher.to(device), data, [0, 2, 4, 6])
         work = tmp_path / device
         work.mkdir()
-        settings = Settings(epochs=60, rate=3e-3)
-        history = distill.intermediate(
+        settings = TrainingConfig(epochs=60, learning_rate=3e-3)
+        history = distillation.distill_intermediate(
             copy.deepcopy(module), answers, data, settings, work, accelerator, progress=False
         )
         ends[device] = sum(history.records[-1]["losses"].values())
@@ -90,11 +94,11 @@ def test_a_step_in_bfloat16_brings_the_loss_down_as_on_a_cpu(tmp_path):
 def test_a_whole_run_on_a_gpu_leaves_a_student_that_a_cpu_loads(tmp_path):
     toy_teacher(tmp_path / "toy")
     toy_csv(tmp_path / "a.csv")
-    options = Options(
+    options = DistillationConfig(
         train=str(tmp_path / "a.csv"), text="text", label="label", teacher=str(tmp_path / "toy"),
-        student="lite", adapter=0, finetune_epochs=2, intermediate_epochs=2, prediction_epochs=2,
+        student="lite", lora_rank=0, finetune_epochs=2, intermediate_epochs=2, prediction_epochs=2,
     )  # fmt: skip
-    metrics = recipe.run(options, tmp_path / "out", Manner(progress=False))
+    metrics = pipeline.run(options, tmp_path / "out", RuntimeConfig(progress=False))
     assert metrics["environment"]["gpu"] != "none"
-    student, _ = models.load_classifier(str(tmp_path / "out" / "model"))
+    student, _ = loading.load_classifier(str(tmp_path / "out" / "model"))
     assert next(student.parameters()).device.type == "cpu"

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.wrong_answers import assert_told, register
-from tinybert_lite import exercises
+from tinybert_lite.course import exercises
 
 # ---- wrong answers: (check, what the mistake's name or hint must say, the function)
 

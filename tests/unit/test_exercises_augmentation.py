@@ -8,7 +8,11 @@ import itertools
 import pytest
 
 from tests.wrong_answers import assert_told, register
-from tinybert_lite.exercises.augmentation import check_candidates, check_draw, check_pair_rows
+from tinybert_lite.course.exercises.augmentation import (
+    check_candidates,
+    check_draw,
+    check_pair_rows,
+)
 
 WRONG, wrong = register()
 

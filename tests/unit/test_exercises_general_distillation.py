@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from tests.wrong_answers import assert_told, register
-from tinybert_lite.exercises.general_distillation import (
+from tinybert_lite.course.exercises.general_distillation import (
     check_general_loss,
     check_neighbours,
     check_unseen,

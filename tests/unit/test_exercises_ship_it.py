@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from tests.wrong_answers import register
-from tinybert_lite.exercises import ship_it
-from tinybert_lite.exercises.ship_it import (
+from tinybert_lite.course.exercises import ship_it
+from tinybert_lite.course.exercises.ship_it import (
     check_choose,
     check_limits,
     check_quantise,

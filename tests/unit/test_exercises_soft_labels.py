@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F
 
 from tests.wrong_answers import assert_told, register
-from tinybert_lite import exercises, losses
+from tinybert_lite import losses
+from tinybert_lite.course import exercises
 
 WRONG, wrong = register()
 

@@ -11,8 +11,9 @@ import torch
 from torch.nn import functional as F
 
 from tests.wrong_answers import assert_told, register
-from tinybert_lite import exercises, losses
-from tinybert_lite.exercises.task_distillation import RECORDINGS, TRUTH
+from tinybert_lite import losses
+from tinybert_lite.course import exercises
+from tinybert_lite.course.exercises.task_distillation import RECORDINGS, TRUTH
 
 WRONG, wrong = register()
 

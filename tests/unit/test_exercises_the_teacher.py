@@ -5,8 +5,10 @@ import torch
 from torch.nn import functional as F
 
 from tests.wrong_answers import assert_told, register
-from tinybert_lite import exercises, models
-from tinybert_lite.exercises import the_teacher
+from tinybert_lite import students
+from tinybert_lite.course import exercises
+from tinybert_lite.course.exercises import the_teacher
+from tinybert_lite.models import loading, sizes
 
 WRONG, wrong = register()
 
@@ -112,63 +114,63 @@ def doubled(*case):
     return 2 * head_scores(*case)
 
 
-def sizes(v, p, n, d, f):
+def true_sizes(v, p, n, d, f):
     return (v + p + 4) * d, n * (4 * d * d + 2 * d * f + 9 * d + f)
 
 
 @wrong("check_sizes", "positions are missing")
 def no_positions(v, p, n, d, f):
-    return (v + 4) * d, sizes(v, p, n, d, f)[1]
+    return (v + 4) * d, true_sizes(v, p, n, d, f)[1]
 
 
 @wrong("check_sizes", "token types or LayerNorm")
 def no_types(v, p, n, d, f):
-    return (v + p + 2) * d, sizes(v, p, n, d, f)[1]
+    return (v + p + 2) * d, true_sizes(v, p, n, d, f)[1]
 
 
 @wrong("check_sizes", "token types and LayerNorm")
 def words_and_positions(v, p, n, d, f):
-    return (v + p) * d, sizes(v, p, n, d, f)[1]
+    return (v + p) * d, true_sizes(v, p, n, d, f)[1]
 
 
 @wrong("check_sizes", "only the words")
 def words(v, p, n, d, f):
-    return v * d, sizes(v, p, n, d, f)[1]
+    return v * d, true_sizes(v, p, n, d, f)[1]
 
 
 @wrong("check_sizes", "only one layer")
 def one_layer(v, p, n, d, f):
-    return sizes(v, p, 1, d, f)
+    return true_sizes(v, p, 1, d, f)
 
 
 @wrong("check_sizes", "the biases are missing")
 def no_biases(v, p, n, d, f):
-    return sizes(v, p, n, d, f)[0], n * (4 * d * d + 2 * d * f + 4 * d)
+    return true_sizes(v, p, n, d, f)[0], n * (4 * d * d + 2 * d * f + 4 * d)
 
 
 @wrong("check_sizes", "LayerNorms are missing")
 def no_norms(v, p, n, d, f):
-    return sizes(v, p, n, d, f)[0], n * (4 * d * d + 2 * d * f + 5 * d + f)
+    return true_sizes(v, p, n, d, f)[0], n * (4 * d * d + 2 * d * f + 5 * d + f)
 
 
 @wrong("check_sizes", "biases and LayerNorms")
 def matrices(v, p, n, d, f):
-    return sizes(v, p, n, d, f)[0], n * (4 * d * d + 2 * d * f)
+    return true_sizes(v, p, n, d, f)[0], n * (4 * d * d + 2 * d * f)
 
 
 @wrong("check_sizes", "output layer of the attention")
 def three_matrices(v, p, n, d, f):
-    return sizes(v, p, n, d, f)[0], n * (3 * d * d + 2 * d * f + 8 * d + f)
+    return true_sizes(v, p, n, d, f)[0], n * (3 * d * d + 2 * d * f + 8 * d + f)
 
 
 @wrong("check_sizes", "number of heads")
 def times_heads(v, p, n, d, f):
-    return sizes(v, p, n, d, f)[0], n * (37 * d * d + 2 * d * f + 42 * d + f)
+    return true_sizes(v, p, n, d, f)[0], n * (37 * d * d + 2 * d * f + 42 * d + f)
 
 
 @wrong("check_sizes", "pooler")
 def with_pooler(v, p, n, d, f):
-    return sizes(v, p, n, d, f)[0], sizes(v, p, n, d, f)[1] + d * d + d
+    return true_sizes(v, p, n, d, f)[0], sizes(v, p, n, d, f)[1] + d * d + d
 
 
 @wrong("check_sizes", "wrong way round")
@@ -325,23 +327,23 @@ def test_no_known_mistake_in_finding_a_head_is_taken_for_another():
 
 
 def test_sizes_and_operations_are_those_of_a_real_model():
-    teacher = models.load_config("minilm")
-    config = models.student_config(teacher, models.Preset(2, 24, 100))
-    student = models.build_student(teacher, models.Preset(2, 24, 100))
+    teacher = loading.load_config("minilm")
+    config = students.student_config(teacher, students.Preset(2, 24, 100))
+    student = students.build_student(teacher, students.Preset(2, 24, 100))
     base = student.base_model
     args = (config.vocab_size, config.max_position_embeddings, 2, 24, 100)
     assert the_teacher._sizes(*args) == (
-        models.parameters(base.embeddings),
-        models.parameters(base.encoder),
+        sizes.parameters(base.embeddings),
+        sizes.parameters(base.encoder),
     )
-    assert the_teacher._flops(20, 2, 24, 100) == models.flops(config, 20)
+    assert the_teacher._flops(20, 2, 24, 100) == sizes.flops(config, 20)
 
 
 def test_the_scores_are_those_of_a_real_layer():
     from tinybert_lite.attention import capture
 
-    teacher = models.load_config("minilm")
-    model = models.build_student(teacher, models.Preset(2, 24, 100)).base_model
+    teacher = loading.load_config("minilm")
+    model = students.build_student(teacher, students.Preset(2, 24, 100)).base_model
     with torch.no_grad():
         got = capture(model, {"input_ids": torch.tensor([[101, 2023, 3185, 102]])})
         own = model.encoder.layer[1].attention.self

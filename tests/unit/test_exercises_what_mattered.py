@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.wrong_answers import assert_told, register
-from tinybert_lite.exercises.what_mattered import (
+from tinybert_lite.course.exercises.what_mattered import (
     check_bootstrap,
     check_comparison,
     check_new_row,

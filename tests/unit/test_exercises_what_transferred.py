@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.wrong_answers import assert_told, register
-from tinybert_lite import exercises
-from tinybert_lite.exercises import what_transferred
+from tinybert_lite.course import exercises
+from tinybert_lite.course.exercises import what_transferred
 
 WRONG, wrong = register()
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.wrong_answers import assert_told
-from tinybert_lite.exercises import your_own
+from tinybert_lite.course.exercises import your_own
 
 
 def plain(text):

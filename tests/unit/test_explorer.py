@@ -35,7 +35,14 @@ from transformers import (
 from tests.toys import toy_teacher
 from tinybert_lite import UserError
 from tinybert_lite.attention import capture
-from tinybert_lite.explorer import Recorder, Snapshot, data, explore, load_snapshots, save_snapshots
+from tinybert_lite.explorer import (
+    Recorder,
+    Snapshot,
+    comparison,
+    explore,
+    load_snapshots,
+    save_snapshots,
+)
 from tinybert_lite.losses import attention_loss
 
 TEXT = "the good film and the awful play was great today"
@@ -109,7 +116,7 @@ def test_the_mean_over_heads_is_equation_7_of_the_package(models, tokenizer, tex
 
 def test_scores_from_queries_and_keys_are_those_the_model_computes(explorer, models, tokenizer):
     real = explorer.comparison.real
-    assert len(explorer.comparison.tokens) == real + data.PADDING
+    assert len(explorer.comparison.tokens) == real + comparison.PADDING
     for side, model in (("teacher", models[0]), ("student", models[1])):
         scores, _ = scores_of(model, tokenizer, TEXT)
         ours = getattr(explorer.comparison, side).scores[..., :real, :real]
@@ -117,7 +124,7 @@ def test_scores_from_queries_and_keys_are_those_the_model_computes(explorer, mod
 
 
 def test_padding_changes_no_number(explorer, models, tokenizer, monkeypatch):
-    monkeypatch.setattr(data, "PADDING", 0)
+    monkeypatch.setattr(comparison, "PADDING", 0)
     bare = explore(models[0], models[1], tokenizer, TEXT)
     assert not any(token == "[PAD]" for token in bare.comparison.tokens)
     for ours, other in zip(explorer.numbers(), bare.numbers(), strict=True):
@@ -132,7 +139,7 @@ def test_probabilities_are_the_models_own_and_zero_on_padding(explorer, models, 
     eager.set_attn_implementation("eager")
     with torch.no_grad():
         expected = torch.cat(eager(**inputs, output_attentions=True).attentions).numpy()
-    ours = data.probabilities(explorer.comparison.teacher.scores, real)
+    ours = comparison.probabilities(explorer.comparison.teacher.scores, real)
     np.testing.assert_allclose(ours[..., :real, :real], expected, atol=1e-5)
     assert not ours[..., real:].any()
 
@@ -143,7 +150,7 @@ def test_similarity_is_one_with_itself_whatever_is_added_to_a_row(seed, l):
     draw = np.random.default_rng(seed)
     maps, keep = draw.normal(size=(3, l, l)), np.ones(l, bool)
     moved = 2.5 * maps + draw.normal(size=(3, l, 1))
-    similar = data.head_similarity(maps, moved, keep)
+    similar = comparison.head_similarity(maps, moved, keep)
     np.testing.assert_allclose(np.diag(similar), 1.0, atol=1e-9)
     assert np.abs(similar).max() <= 1 + 1e-9
 
@@ -151,7 +158,10 @@ def test_similarity_is_one_with_itself_whatever_is_added_to_a_row(seed, l):
 def test_similarity_of_a_constant_map_is_zero():
     flat, keep = np.ones((1, 4, 4)), np.ones(4, bool)
     assert (
-        data.head_similarity(flat, np.random.default_rng(0).normal(size=(2, 4, 4)), keep).max() == 0
+        comparison.head_similarity(
+            flat, np.random.default_rng(0).normal(size=(2, 4, 4)), keep
+        ).max()
+        == 0
     )
 
 
@@ -159,10 +169,10 @@ def test_cka_is_one_under_rotation_and_scale_and_near_zero_for_strangers():
     draw = np.random.default_rng(0)
     x = draw.normal(size=(20, 48))
     rotation, _ = np.linalg.qr(draw.normal(size=(48, 48)))
-    assert data.linear_cka(x, 3 * x @ rotation) == pytest.approx(1.0)
-    strangers = [data.linear_cka(x, draw.normal(size=(20, 48))) for _ in range(50)]
+    assert comparison.linear_cka(x, 3 * x @ rotation) == pytest.approx(1.0)
+    strangers = [comparison.linear_cka(x, draw.normal(size=(20, 48))) for _ in range(50)]
     assert abs(np.mean(strangers)) < 0.05  # the plain estimator gives about 0.7 here
-    assert np.isnan(data.linear_cka(x[:3], x[:3]))
+    assert np.isnan(comparison.linear_cka(x[:3], x[:3]))
 
 
 def test_the_same_model_twice_has_no_loss_and_full_similarity(models, tokenizer):
@@ -220,7 +230,7 @@ def test_other_models_of_the_family_work(family, models, tokenizer):
     with torch.no_grad():
         expected = torch.cat(student(**inputs, output_attentions=True).attentions).numpy()
     real = shown.comparison.real
-    ours = data.probabilities(shown.comparison.student.scores, real)
+    ours = comparison.probabilities(shown.comparison.student.scores, real)
     np.testing.assert_allclose(ours[..., :real, :real], expected, atol=1e-5)
     student.set_attn_implementation("sdpa")
     shown.run(TEXT * 20)

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, RobertaConfig, RobertaForSequenceClassification
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import UserError, export, models, tasks
-from tinybert_lite.__main__ import main
-from tinybert_lite.batches import encode
-from tinybert_lite.export import OnnxClassifier, input_names, to_int8, to_onnx
+from tinybert_lite import UserError
+from tinybert_lite.cli import main
+from tinybert_lite.data import tasks
+from tinybert_lite.data.tokenized import tokenize
+from tinybert_lite.deploy import onnx_export
+from tinybert_lite.deploy.onnx_export import OnnxClassifier, input_names, to_int8, to_onnx
+from tinybert_lite.models import loading, sizes
 
 NAMES = {0: "bad", 1: "good", 2: "so-so"}
 TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", "today 1 2 3"]
@@ -30,7 +33,7 @@ def made(tmp_path_factory):
     """A toy classifier whose attention looks at its words, its folder, and both ONNX files."""
     folder = tmp_path_factory.mktemp("export")
     toy_teacher(folder / "model", width=24, layers=3, id2label=NAMES)
-    model, tokenizer = models.load_classifier(str(folder / "model"))
+    model, tokenizer = loading.load_classifier(str(folder / "model"))
     with torch.no_grad():
         for layer in model.base_model.encoder.layer:  # random ones look everywhere alike
             layer.attention.self.query.weight.mul_(40)
@@ -85,7 +88,7 @@ def test_the_file_says_its_opset_its_open_axes_and_no_path(made):
     for name in ("model.onnx", "model_int8.onnx"):
         proto = onnx.load(folder / name)
         onnx.checker.check_model(proto)
-        assert {o.domain: o.version for o in proto.opset_import}[""] == export.OPSET
+        assert {o.domain: o.version for o in proto.opset_import}[""] == onnx_export.OPSET
         shapes = {
             v.name: [d.dim_param or d.dim_value for d in v.type.tensor_type.shape.dim]
             for v in [*proto.graph.input, *proto.graph.output]
@@ -156,22 +159,22 @@ def test_a_model_without_token_types_takes_none(tmp_path):
     file = to_onnx(model, tmp_path / "r.onnx", ["input_ids", "attention_mask"])
     exported = OnnxClassifier(file)
     assert exported.inputs == ["input_ids", "attention_mask"]
-    assert export.differences(model, exported)["largest"] < export.TOLERANCE
+    assert onnx_export.differences(model, exported)["largest"] < onnx_export.TOLERANCE
 
 
 def test_the_answers_of_texts_come_back_in_their_order(made, float32):
     _, model, tokenizer = made
-    data = encode(tokenizer, TEXTS * 3)
+    data = tokenize(tokenizer, TEXTS * 3)
     want = np.concatenate(
         [torch_logits(model, **tokenizer(text, return_tensors="pt")) for text in TEXTS * 3]
     )
     for way in (model, float32):
-        np.testing.assert_allclose(export.predict(way, data, 5), want, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(onnx_export.predict(way, data, 5), want, rtol=1e-4, atol=1e-5)
 
 
 def test_differences_sees_another_model_and_a_mask_that_is_not_read(made, float32):
     _, model, _ = made
-    assert export.differences(model, float32)["largest"] < export.TOLERANCE
+    assert onnx_export.differences(model, float32)["largest"] < onnx_export.TOLERANCE
 
     class Deaf(OnnxClassifier):
         def __init__(self):
@@ -181,19 +184,19 @@ def test_differences_sees_another_model_and_a_mask_that_is_not_read(made, float3
             mask = torch.ones_like(inputs["attention_mask"])
             return float32(**(inputs | {"attention_mask": mask}))
 
-    assert export.differences(model, Deaf())["largest"] > 10 * export.TOLERANCE
+    assert onnx_export.differences(model, Deaf())["largest"] > 10 * onnx_export.TOLERANCE
 
 
 @pytest.mark.parametrize("found", [{"onnx": 1e-3, "int8": 0.0}, {"onnx": 0.0, "int8": 1.5}])
 def test_other_answers_are_refused_and_nothing_is_left(made, found, tmp_path, monkeypatch):
     folder, _, _ = made
     answers = iter([found["onnx"], found["int8"]])
-    monkeypatch.setattr(export, "differences", lambda *_: {"largest": next(answers)})
+    monkeypatch.setattr(onnx_export, "differences", lambda *_: {"largest": next(answers)})
     with pytest.raises(UserError, match="does not answer as the torch model does"):
-        export.export(str(folder / "model"), tmp_path / "out")
+        onnx_export.export(str(folder / "model"), tmp_path / "out")
     assert not [*tmp_path.iterdir()]
     with pytest.raises(UserError):
-        export.refuse_other_answers({"onnx": float("nan"), "int8": 0.0})
+        onnx_export.refuse_other_answers({"onnx": float("nan"), "int8": 0.0})
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +207,7 @@ def exported(made, tmp_path_factory):
     out = folder / "out Ünïcode 轮"
     lines = []
     task = tasks.load_files(folder / "toy.csv", text="text", label="label")
-    facts = export.export(str(made[0] / "model"), out, task, tell=lines.append)
+    facts = onnx_export.export(str(made[0] / "model"), out, task, tell=lines.append)
     return out, facts, lines
 
 
@@ -216,7 +219,7 @@ def test_the_folder_has_all_that_is_needed_and_says_the_numbers(made, exported):
     assert not any(p.name.startswith(".") for p in out.iterdir())
     assert [p.name for p in out.parent.iterdir() if p.suffix == ".part"] == []
     assert json.loads((out / "export.json").read_text(encoding="utf-8")) == facts
-    assert facts["opset"] == 17 and facts["parameters"] == models.parameters(made[1])
+    assert facts["opset"] == 17 and facts["parameters"] == sizes.parameters(made[1])
     assert facts["bytes"] == {
         key: (out / name).stat().st_size
         for key, name in {"onnx": "model.onnx", "int8": "model_int8.onnx"}.items()
@@ -288,7 +291,7 @@ def test_what_a_user_can_mend_is_one_sentence_and_status_2(
     from filelock import FileLock
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(models, "hub_answers", lambda: False)
+    monkeypatch.setattr(loading, "hub_answers", lambda: False)
     toy_csv(tmp_path / "toy.csv", 60)
     (tmp_path / "other.csv").write_text(
         "text,label\n" + "".join(f"text {i},{'ab'[i % 2]}\n" for i in range(40))
@@ -324,15 +327,15 @@ def test_without_onnx_the_command_says_what_to_install(tmp_path, monkeypatch, ca
 
 def test_the_int8_student_of_reviews_is_a_third_of_its_size_and_answers_alike(tmp_path):
     """The embedding table is four fifths of it: left in 32 bits, it would stay at 25 MB."""
-    model, tokenizer = models.load_classifier("reviews-lite")
+    model, tokenizer = loading.load_classifier("reviews-lite")
     to_onnx(model, tmp_path / "a.onnx", input_names(tokenizer))
     to_int8(tmp_path / "a.onnx", tmp_path / "b.onnx")
     sizes = [(tmp_path / name).stat().st_size for name in ("a.onnx", "b.onnx")]
     assert sizes[1] <= sizes[0] / 3
     split = tasks.load_task("reviews").splits["dev"]
-    data = encode(tokenizer, split.texts[:200], None, None, 64)
+    data = tokenize(tokenizer, split.texts[:200], None, None, 64)
     want, got, small = (
-        export.predict(way, data)
+        onnx_export.predict(way, data)
         for way in (model, OnnxClassifier(tmp_path / "a.onnx"), OnnxClassifier(tmp_path / "b.onnx"))
     )
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)

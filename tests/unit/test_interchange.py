@@ -12,9 +12,10 @@ from transformers import BertConfig, BertForPreTraining, BertForSequenceClassifi
 
 from tests.toys import toy_teacher
 from tinybert_lite import UserError
-from tinybert_lite.folders import save_model
-from tinybert_lite.interchange import load_tinybert_state
-from tinybert_lite.models import Preset, build_student, load_classifier
+from tinybert_lite.deploy.convert import load_tinybert_state
+from tinybert_lite.models.loading import load_classifier
+from tinybert_lite.pipeline.run_folder import save_model
+from tinybert_lite.students import Preset, build_student
 
 SIZES = dict(
     vocab_size=50, hidden_size=24, num_hidden_layers=2, num_attention_heads=12,

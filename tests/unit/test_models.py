@@ -15,24 +15,24 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
 from tests.toys import toy_teacher
-from tinybert_lite import UserError, distill, models
+from tinybert_lite import UserError, teacher_cache
 from tinybert_lite.attention import capture
-from tinybert_lite.batches import encode
-from tinybert_lite.distill import Intermediate, TeacherAnswers, attention_form
+from tinybert_lite.data.storage import load_tensors
+from tinybert_lite.data.tokenized import tokenize
+from tinybert_lite.distillation import IntermediateLoss
 from tinybert_lite.mapping import layer_mapping
-from tinybert_lite.models import (
+from tinybert_lite.models import loading
+from tinybert_lite.models.loading import load_classifier, load_encoder
+from tinybert_lite.models.sizes import flops, parameters
+from tinybert_lite.students import (
     PRESETS,
     Preset,
     Projection,
     build_student,
-    flops,
-    load_classifier,
-    load_encoder,
-    parameters,
     student_config,
-    warm_start,
+    svd_init,
 )
-from tinybert_lite.training import load_tensors
+from tinybert_lite.teacher_cache import TeacherCache, attention_form
 
 BERT_BASE = BertConfig()  # the defaults are bert-base-uncased
 TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", "today 1 2 3"] * 3
@@ -198,7 +198,7 @@ def test_a_warm_start_is_nearer_to_the_embedded_teacher_than_a_random_one(teache
         theirs = teacher.embeddings(input_ids=words)
     blind = (theirs - theirs.mean((0, 1))).square().mean().item()
     cold = embedding_loss(student, projection, teacher, words)
-    warm_start(student, projection, teacher)
+    svd_init(student, projection, teacher)
     warm = embedding_loss(student, projection, teacher, words)
     assert warm < 0.5 * blind < cold
     assert torch.equal(projection(0).weight, projection(1).weight)
@@ -208,7 +208,7 @@ def test_a_warm_start_as_wide_as_the_teacher_is_the_teacher(toys):
     teacher, _ = load_encoder(str(toys / "three"))
     student = build_student(teacher.config, Preset(1, 24, 24))
     projection = Projection(24, 24)
-    warm_start(student, projection, teacher)
+    svd_init(student, projection, teacher)
     table = student.base_model.embeddings.word_embeddings.weight
     rebuilt = table @ table.T  # a rotation keeps every inner product
     original = teacher.embeddings.word_embeddings.weight
@@ -279,7 +279,7 @@ def test_a_folder_without_a_tokenizer_is_refused(toys, tmp_path):
     """transformers would make one up that takes every word for [UNK]."""
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((toys / "three" / name).read_bytes())
-    for load in (load_classifier, load_encoder, models.load_tokenizer):
+    for load in (load_classifier, load_encoder, loading.load_tokenizer):
         with pytest.raises(UserError, match="holds no tokenizer"):
             load(str(tmp_path))
 
@@ -301,7 +301,7 @@ def test_remote_code_in_a_folder_is_not_run(toys, tmp_path):
 
 def test_the_hub_is_asked_once_and_only_for_names_that_are_no_folder(toys, monkeypatch):
     asked = []
-    monkeypatch.setattr(models, "hub_answers", lambda: bool(asked.append(1)))
+    monkeypatch.setattr(loading, "hub_answers", lambda: bool(asked.append(1)))
     load_classifier(str(toys / "two"))
     assert not asked
     with pytest.raises(UserError, match="come back with a network"):
@@ -316,8 +316,8 @@ def answers_of(toys, keep: int, what: str = "qk", file=None):
     teacher, tokenizer = load_classifier(str(toys / "three"))
     for layer in teacher.base_model.encoder.layer:  # random weights alone answer almost alike
         layer.attention.self.query.weight.data *= 20
-    data = encode(tokenizer, TEXTS)
-    answers = TeacherAnswers(teacher.train(), data, layer_mapping(6, 3), what, keep, file=file)
+    data = tokenize(tokenizer, TEXTS)
+    answers = TeacherCache(teacher.train(), data, layer_mapping(6, 3), what, keep, file=file)
     return answers, data, teacher
 
 
@@ -357,16 +357,16 @@ def test_the_form_of_the_attention_follows_the_length_and_both_forms_give_the_sa
     for what in ("qk", "scores", "auto"):
         answers, data, teacher = answers_of(toys, 2**30, what)
         projection = Projection(24, teacher.config.hidden_size)
-        module = Intermediate(student, projection, [0, 2, 4, 6], parts=("attention",)).eval()
+        module = IntermediateLoss(student, projection, [0, 2, 4, 6], parts=("attention",)).eval()
         rows = np.array([0, 1, 3])
         inputs = data.batch(rows)
         losses[what] = torch.stack(list(module(inputs, *answers(rows, inputs)).values()))
     torch.testing.assert_close(losses["qk"], losses["scores"], rtol=1e-4, atol=1e-6)
     assert torch.equal(losses["auto"], losses["scores"])  # a CPU, and short texts
-    long = torch.ones(1, distill.SHORT + 1)
-    assert distill.attention_form("auto", long) == "qk"
-    assert distill.attention_form("auto", long[:, 1:]) == "scores"
-    assert distill.attention_form("auto", torch.ones(1, 4, device="meta")) == "qk"
+    long = torch.ones(1, teacher_cache.SHORT + 1)
+    assert teacher_cache.attention_form("auto", long) == "qk"
+    assert teacher_cache.attention_form("auto", long[:, 1:]) == "scores"
+    assert teacher_cache.attention_form("auto", torch.ones(1, 4, device="meta")) == "qk"
 
 
 def test_answers_are_of_the_layers_the_mapping_names(toys):
@@ -421,7 +421,7 @@ def test_a_disk_too_small_for_the_answers_is_said_before_the_teacher_is_asked(to
 
 def test_answers_are_kept_only_where_they_fit(toys):
     _, data, _ = answers_of(toys, 0)
-    need = TeacherAnswers.bytes_needed(24, data, layer_mapping(6, 3))
+    need = TeacherCache.bytes_needed(24, data, layer_mapping(6, 3))
     assert need == 2 * 24 * 10 * int(data.offsets[-1])
     kept = answers_of(toys, need)[0].store
     assert kept is not None and kept.numel() * 2 == need

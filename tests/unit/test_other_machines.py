@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import assets
-from tinybert_lite.__main__ import main
-from tinybert_lite.batches import encode
+from tinybert_lite.cli import main
+from tinybert_lite.data import assets
+from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.losses import attention_loss
 from tinybert_lite.mapping import layer_mapping
 
@@ -115,7 +115,7 @@ def test_no_home_folder_is_needed(toys, tmp_path):
 def test_a_terminal_that_knows_ascii_alone_gets_every_line(given):
     done = program(["run", "--help"], **given)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
-    assert done.stdout.isascii() and b"--prediction-rate" in done.stdout
+    assert done.stdout.isascii() and b"--prediction-learning-rate" in done.stdout
     utf8 = program(["run", "--help"], PYTHONIOENCODING="utf-8")
     assert not utf8.stdout.isascii(), "there was nothing to replace"
 
@@ -176,7 +176,7 @@ def test_a_spawned_process_computes_the_same_loss():
 
 def test_a_spawned_data_loader_makes_the_same_batches(toys):
     tokenizer = AutoTokenizer.from_pretrained(toys / "teacher")
-    data = encode(tokenizer, ["the film was good", "bad", "a play and a book", "the day"])
+    data = tokenize(tokenizer, ["the film was good", "bad", "a play and a book", "the day"])
     loader = DataLoader(
         range(len(data)), batch_size=2, collate_fn=data.batch, num_workers=1,
         multiprocessing_context="spawn",

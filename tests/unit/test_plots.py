@@ -6,7 +6,7 @@ import pytest
 from matplotlib import pyplot
 from matplotlib.colors import to_rgba
 
-from tinybert_lite import plots
+from tinybert_lite.explorer import plots
 
 DRAW = np.random.default_rng(0)
 TOKENS = ["[CLS]", "the", "sharp", "wit", "[SEP]"]

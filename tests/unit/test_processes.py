@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite.models import load_classifier
+from tinybert_lite.models.loading import load_classifier
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).with_name("two_processes.py")

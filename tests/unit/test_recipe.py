@@ -12,11 +12,14 @@ import torch
 from transformers import AutoConfig
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import augment, checkpoints, recipe
-from tinybert_lite.__main__ import COMMANDS, EPOCHS, SIZES, VARIANTS, build_parser, main
-from tinybert_lite.fitting import start_from
-from tinybert_lite.models import PRESETS, Projection, build_student, load_encoder, parameters
-from tinybert_lite.training import load_tensors
+from tinybert_lite import augmentation
+from tinybert_lite.cli import COMMANDS, EPOCHS, SIZES, VARIANTS, build_parser, main
+from tinybert_lite.data.storage import load_tensors
+from tinybert_lite.models import catalog
+from tinybert_lite.models.loading import load_encoder
+from tinybert_lite.models.sizes import parameters
+from tinybert_lite.pipeline import config, pipeline, release
+from tinybert_lite.students import PRESETS, Projection, build_student, init_from_general
 
 KEYS = (
     "task metric teacher student retained majority test_size seed teacher_params student_params "
@@ -67,18 +70,24 @@ def test_the_card_gives_the_settings_that_were_used(classes, toys):
     text = (classes[0] / "README.md").read_text(encoding="utf-8")
     used = json.loads(text.split("```json")[1].split("```")[0])
     assert None not in used.values() and "null" not in text
-    assert used["start"] == "warm" and used["finetune_rate"] == 1e-3
-    options = recipe.Options(
+    assert used["start"] == "warm" and used["finetune_learning_rate"] == 1e-3
+    options = config.DistillationConfig(
         train=str(toys / "toy.csv"), text="text", label="label", teacher=str(toys / "teacher"),
-        student="nano", batch_size=16, adapter=0, general="a folder",
+        student="nano", batch_size=16, lora_rank=0, general="a folder",
     )  # fmt: skip
     (toys / "asked").mkdir()
-    quiet = recipe.Manner(cpu=True, progress=False)
-    chosen = recipe.Workshop(options, toys / "asked", quiet, print)._chosen(recipe.PHASES)
-    texts = len(recipe.load_task(options).splits["train"])
-    wanted = {phase: steps * 16 / texts for phase, steps in recipe.ENOUGH_STEPS.items()}
+    quiet = config.RuntimeConfig(cpu=True, progress=False)
+    chosen = pipeline.DistillationPipeline(options, toys / "asked", quiet, print)._chosen(
+        pipeline.PHASES
+    )
+    texts = len(pipeline.load_task(options).splits["train"])
+    wanted = {phase: steps * 16 / texts for phase, steps in pipeline.ENOUGH_STEPS.items()}
     wanted = {f"{phase}_epochs": min(30, max(2, epochs)) for phase, epochs in wanted.items()}
-    rates = {"finetune_rate": 1e-4, "intermediate_rate": 1e-3, "prediction_rate": 3e-4}
+    rates = {
+        "finetune_learning_rate": 1e-4,
+        "intermediate_learning_rate": 1e-3,
+        "prediction_learning_rate": 3e-4,
+    }
     assert chosen == {"start": "general", **wanted, **rates}
 
 
@@ -133,7 +142,7 @@ def test_pairs_are_read_with_both_token_types(toys):
 
 
 def test_an_adapter_is_merged_into_the_teacher(toys):
-    run(toys, "adapter", "--adapter", "2", "--seed", "3")
+    run(toys, "adapter", "--lora-rank", "2", "--seed", "3")
     assert (toys / "adapter" / "adapter.safetensors").is_file()
     from safetensors import safe_open
 
@@ -187,16 +196,16 @@ def test_a_general_student_that_is_shipped_is_known_by_its_name(toys, monkeypatc
     given = ["general", "--text", str(toys / "more.txt"), "--teacher", "minilm", "--words", "60"]
     given += ["--student", "nano", "--batch-size", "2", "--quiet", "--cpu", "--out"]
     assert main([*given, str(toys / "stage 1")]) == 0
-    monkeypatch.setattr(checkpoints, "FOLDER", toys / "shipped")
-    folder = checkpoints.ship_general(toys / "stage 1", "general-nano", "general …")
+    monkeypatch.setattr(catalog, "FOLDER", toys / "shipped")
+    folder = release.ship_general(toys / "stage 1", "general-nano", "general …")
     assert {f.name for f in folder.iterdir()} == {
         "README.md", "config.json", "model.safetensors", "projection.safetensors",
     }  # fmt: skip
-    assert checkpoints.general_names() == ["general-nano"] and checkpoints.names() == []
+    assert catalog.general_names() == ["general-nano"] and catalog.names() == []
     teacher, _ = load_encoder("minilm")
     student = build_student(teacher.config, "nano", 0)
     projection = Projection(84, teacher.config.hidden_size)
-    start_from(student, projection, "general-nano")
+    init_from_general(student, projection, "general-nano")
     stored = load_tensors(folder / "projection.safetensors")[0]
     assert torch.equal(projection.layers.weight, stored["layers.weight"].float())
     table = load_tensors(folder / "model.safetensors")[0]["embeddings.word_embeddings.weight"]
@@ -214,14 +223,14 @@ def test_every_command_has_help_with_an_example(command, capsys):
 
 def test_help_gives_the_default_of_every_option_that_takes_a_value():
     for command, parser in build_parser().commands.items():
-        fields = {f.name: f.default for f in dataclasses.fields(recipe.Options)}
+        fields = {f.name: f.default for f in dataclasses.fields(config.DistillationConfig)}
         for action in parser._actions:
             said = parser._get_formatter()._expand_help(action) if action.help else ""
             if action.nargs == 0 or action.required or action.dest in OWN_DATA:
                 continue
             assert "(default: " in said, f"{command} {action.dest}: {said}"
             if action.default is not None and command in ("run", "finetune", "distill"):
-                assert action.default == {**fields, **vars(recipe.Manner())}[action.dest]
+                assert action.default == {**fields, **vars(config.RuntimeConfig())}[action.dest]
 
 
 def test_help_gives_the_sizes_and_defaults_that_the_program_has(teacher_dir):
@@ -232,14 +241,14 @@ def test_help_gives_the_sizes_and_defaults_that_the_program_has(teacher_dir):
         sizes.append(f"{name} {preset.layers} × {preset.width} ({size:.1f} M)")
     assert SIZES.endswith(": " + ", ".join(sizes))
     texts = {"finetune": 7212, "intermediate": 19_350, "prediction": 19_350}  # of reviews
-    for phase, steps in recipe.ENOUGH_STEPS.items():
+    for phase, steps in pipeline.ENOUGH_STEPS.items():
         epochs = min(30, max(2, steps * 32 / texts[phase]))
         assert (
             f" {steps:,} steps, at least 2 and at most 30; for reviews {epochs:.2g})"
             in EPOCHS[phase]
         )
-    assert f"(default: {augment.N_A};" in VARIANTS
-    assert {*augment.VARIANTS.values()} == {10, 20, 30}
+    assert f"(default: {augmentation.N_A};" in VARIANTS
+    assert {*augmentation.VARIANTS.values()} == {10, 20, 30}
 
 
 def test_importing_the_package_or_asking_for_help_imports_nothing_heavy():

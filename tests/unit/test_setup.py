@@ -12,9 +12,10 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from tinybert_lite import assets, environment
-from tinybert_lite.__main__ import main
-from tinybert_lite.environment import Check
+from tinybert_lite.cli import main
+from tinybert_lite.course import environment
+from tinybert_lite.course.environment import Check
+from tinybert_lite.data import assets
 
 IMPORTED_AS = {"scikit-learn": "sklearn"}
 # What a listed package always brings along and shares with its users.

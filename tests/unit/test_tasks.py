@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tinybert_lite import UserError, tasks
-from tinybert_lite.splits import held_out, near_duplicate_groups, text_key, words
+from tinybert_lite import UserError
+from tinybert_lite.data import tasks
+from tinybert_lite.data.splits import held_out, near_duplicate_groups, text_key, words
 
 RTE = Path(__file__).parents[3] / "shared" / "data" / "rte"
 
@@ -97,7 +98,7 @@ def test_unlabelled_sentences_hold_nothing_of_the_reviews_dev_and_test(ratings):
 
 
 def test_unlabelled_sentences_leave_out_what_nearly_repeats_a_test_review(tmp_path, ratings):
-    from tinybert_lite import assets
+    from tinybert_lite.data import assets
 
     for file in assets.path("reviews").glob("*.txt"):
         (tmp_path / file.name).write_bytes(file.read_bytes())

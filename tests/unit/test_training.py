@@ -10,7 +10,8 @@ from accelerate import Accelerator
 from torch import nn
 
 from tinybert_lite import UserError, training
-from tinybert_lite.training import LossNotFinite, Settings, fit, load_tensors, rate_at
+from tinybert_lite.data.storage import load_tensors
+from tinybert_lite.training import LossNotFinite, TrainingConfig, fit, learning_rate_at
 
 ROWS, SIZE = 128, 8  # 16 steps an epoch
 LENGTHS = np.random.default_rng(3).integers(3, 30, ROWS)
@@ -48,9 +49,9 @@ def often(monkeypatch):
 def train(folder, module=None, score=None, on_step=None, loss=loss, lengths=LENGTHS, **settings):
     folder.mkdir(exist_ok=True)
     module = (module or Toy()).train()
-    given = {"epochs": 3, "batch_size": SIZE, "rate": 1e-2, "save_seconds": 0} | settings
+    given = {"epochs": 3, "batch_size": SIZE, "learning_rate": 1e-2, "save_seconds": 0} | settings
     history = fit(
-        "toy", module, loss, lengths, Settings(**given), folder, Accelerator(cpu=True),
+        "toy", module, loss, lengths, TrainingConfig(**given), folder, Accelerator(cpu=True),
         score and (lambda: score(module)), on_step, progress=False,
     )  # fmt: skip
     return module, history
@@ -165,19 +166,24 @@ def test_training_lowers_the_loss(tmp_path):
 
 
 def test_the_rate_rises_linearly_in_warm_up_and_falls_linearly_to_zero():
-    rates = [rate_at(step, 100, Settings(rate=2.0, warmup=0.1)) for step in range(100)]
+    rates = [
+        learning_rate_at(step, 100, TrainingConfig(learning_rate=2.0, warmup=0.1))
+        for step in range(100)
+    ]
     np.testing.assert_allclose(np.diff(rates[:10]), 0.2)
     assert rates[0] == pytest.approx(0.2) and rates[9] == rates[10] == max(rates) == 2.0
     np.testing.assert_allclose(np.diff(rates[10:]), -2.0 / 90)
-    assert 0 < rates[-1] <= 2.0 / 90 + 1e-12 and rate_at(100, 100, Settings()) == 0
-    assert rate_at(0, 1, Settings(rate=2.0)) == 2.0
+    assert 0 < rates[-1] <= 2.0 / 90 + 1e-12 and learning_rate_at(100, 100, TrainingConfig()) == 0
+    assert learning_rate_at(0, 1, TrainingConfig(learning_rate=2.0)) == 2.0
 
 
 def test_the_optimiser_gets_the_rate_of_the_step(tmp_path, often):
     _, history = train(tmp_path / "a")
-    expected = [rate_at(step, 48, Settings(rate=1e-2)) for step in range(48)]
-    assert [r["rate"] for r in history.records] == expected
-    frozen, _ = train(tmp_path / "b", rate=0.0)
+    expected = [
+        learning_rate_at(step, 48, TrainingConfig(learning_rate=1e-2)) for step in range(48)
+    ]
+    assert [r["learning_rate"] for r in history.records] == expected
+    frozen, _ = train(tmp_path / "b", learning_rate=0.0)
     assert same(frozen, Toy())
 
 

@@ -12,9 +12,10 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 
-from tinybert_lite import distill, models
-from tinybert_lite.batches import encode
-from tinybert_lite.training import Settings
+from tinybert_lite import distillation, students, teacher_cache
+from tinybert_lite.data.tokenized import tokenize
+from tinybert_lite.models import loading
+from tinybert_lite.training import TrainingConfig
 
 TEXTS = [
     "the film was good", "the book was bad and the play was poor", "fine", "today 1 2 3 4 5 6",
@@ -24,10 +25,10 @@ TEXTS = [
 
 def main(folder: str, phase: str, accumulate: str, out: str) -> None:
     accelerator = Accelerator(cpu=True)
-    teacher, tokenizer = models.load_classifier(folder)
-    student = models.build_student(teacher.config, models.Preset(3, 24, 48), 0)
-    data = encode(tokenizer, TEXTS, None, np.arange(len(TEXTS)) % 3)
-    settings = Settings(
+    teacher, tokenizer = loading.load_classifier(folder)
+    student = students.build_student(teacher.config, students.Preset(3, 24, 48), 0)
+    data = tokenize(tokenizer, TEXTS, None, np.arange(len(TEXTS)) % 3)
+    settings = TrainingConfig(
         epochs=1, batch_size=len(TEXTS), clip=0.0, accumulate=int(accumulate), save_seconds=1e9
     )
     gradients: dict[str, torch.Tensor] = {}
@@ -39,14 +40,16 @@ def main(folder: str, phase: str, accumulate: str, out: str) -> None:
     work = Path(out).parent
     with mock.patch.object(torch.optim.AdamW, "step", keep):
         if phase == "intermediate":
-            projection = models.Projection(24, teacher.config.hidden_size, "paper", 0)
-            module = distill.Intermediate(student, projection, [0, 2, 4, 6])
-            answers = distill.TeacherAnswers(teacher, data, [0, 2, 4, 6])
-            history = distill.intermediate(
+            projection = students.Projection(24, teacher.config.hidden_size, "paper", 0)
+            module = distillation.IntermediateLoss(student, projection, [0, 2, 4, 6])
+            answers = teacher_cache.TeacherCache(teacher, data, [0, 2, 4, 6])
+            history = distillation.distill_intermediate(
                 module, answers, data, settings, work, accelerator, progress=False
             )
         else:
-            history = distill.finetune(student, data, settings, work, accelerator, progress=False)
+            history = distillation.finetune(
+                student, data, settings, work, accelerator, progress=False
+            )
     losses = [r["losses"] for r in history.records if "losses" in r][-1]
     if accelerator.is_main_process:
         facts = {f"loss.{k}": torch.tensor(v) for k, v in losses.items()}

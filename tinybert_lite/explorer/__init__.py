@@ -4,7 +4,7 @@
 neither kernel nor network.
 """
 
-from .data import Recorder, Snapshot, load_snapshots, save_snapshots
-from .widget import Explorer, explore
+from tinybert_lite.explorer.comparison import Recorder, Snapshot, load_snapshots, save_snapshots
+from tinybert_lite.explorer.widget import Explorer, explore
 
 __all__ = ["Explorer", "Recorder", "Snapshot", "explore", "load_snapshots", "save_snapshots"]

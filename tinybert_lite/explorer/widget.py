@@ -19,9 +19,9 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .. import UserError, plots
-from . import data
-from .data import Comparison, Side, Snapshot
+from tinybert_lite import UserError
+from tinybert_lite.explorer import comparison, plots
+from tinybert_lite.explorer.comparison import Comparison, Side, Snapshot
 
 HERE = Path(__file__).parent
 STATE = [
@@ -102,13 +102,13 @@ class Explorer(anywidget.AnyWidget):
         text_pair: str | None = None,
         mapping: str | Sequence[int] | None = None,
         snapshots: Sequence[Snapshot] = (),
-        max_tokens: int = data.MAX_TOKENS,
+        max_tokens: int = comparison.MAX_TOKENS,
         **traits,
     ):
         self._models = teacher, student, tokenizer
         self._given, self._max_tokens, self._runs = list(snapshots), max_tokens, 0
         depths = teacher.config.num_hidden_layers, student.config.num_hidden_layers
-        traits["mapping"] = data.default_mapping(*depths, mapping)
+        traits["mapping"] = comparison.default_mapping(*depths, mapping)
         heads = teacher.config.num_attention_heads, student.config.num_attention_heads
         if heads[0] != heads[1]:
             traits.setdefault("matching", "similarity")
@@ -133,7 +133,7 @@ class Explorer(anywidget.AnyWidget):
     def _show(self, text: str, text_pair: str | None) -> dict:
         """What the page needs of one text, as traits."""
         teacher, student, tokenizer = self._models
-        seen = data.compare(
+        seen = comparison.compare(
             teacher, student, tokenizer, text, text_pair, self._given, self._max_tokens
         )
         self.comparison, self._runs = seen, self._runs + 1
@@ -216,7 +216,7 @@ class Explorer(anywidget.AnyWidget):
         maps = self._scores(step)
         if self.quantity == "scores":
             return maps
-        return tuple(data.probabilities(m, self.comparison.real) for m in maps)
+        return tuple(comparison.probabilities(m, self.comparison.real) for m in maps)
 
     def numbers(self, step: int | None = None) -> list[dict]:
         """One row per student head: the teacher head beside it, their loss and similarity.
@@ -229,8 +229,8 @@ class Explorer(anywidget.AnyWidget):
         keep, rows = self._keep(), []
         scores, shown = self._scores(step), self._maps(step)
         for m, n in enumerate(self.mapping[1:]):
-            loss = data.head_losses(scores[1][m], scores[0][n - 1], keep)
-            similar = data.head_similarity(shown[1][m], shown[0][n - 1], keep)
+            loss = comparison.head_losses(scores[1][m], scores[0][n - 1], keep)
+            similar = comparison.head_similarity(shown[1][m], shown[0][n - 1], keep)
             variance = scores[0][n - 1][:, keep][:, :, keep].astype("float64").var((1, 2))
             for head in range(len(loss)):
                 other = head if self.matching == "index" else int(similar[head].argmax())
@@ -250,7 +250,7 @@ class Explorer(anywidget.AnyWidget):
     def similarity(self) -> np.ndarray:
         """Similarity of all heads, (student layers × heads, teacher layers × heads)."""
         flat = [m.reshape(-1, *m.shape[2:]) for m in self._maps()]
-        return data.head_similarity(flat[1], flat[0], self._keep())
+        return comparison.head_similarity(flat[1], flat[0], self._keep())
 
     def layer_losses(self) -> np.ndarray:
         """Attention loss of each student layer at each snapshot, (snapshots, M)."""
@@ -341,7 +341,7 @@ class Explorer(anywidget.AnyWidget):
         th = self.teacher_head or row["teacher_head"]
         student, teacher = self._scores()[1][self.layer - 1], self._scores()[0][tl - 1]
         keep, heads = self._keep(), (self.comparison.student.heads, self.comparison.teacher.heads)
-        loss = data.head_losses(student, teacher, keep)[self.head - 1, th - 1]
+        loss = comparison.head_losses(student, teacher, keep)[self.head - 1, th - 1]
         place = (self.layer - 1) * heads[0] + self.head - 1, (tl - 1) * heads[1] + th - 1
         return row | {
             "teacher_layer": tl,
@@ -383,7 +383,7 @@ def explore(
     text_pair: str | None = None,
     mapping: str | Sequence[int] | None = None,
     snapshots: Sequence[Snapshot] = (),
-    max_tokens: int = data.MAX_TOKENS,
+    max_tokens: int = comparison.MAX_TOKENS,
     **traits,
 ) -> Explorer:
     """Show teacher and student attention of one text side by side.
@@ -414,7 +414,7 @@ def explore(
 
 
 def _load(name: str | Path):
-    from ..models import load_classifier
+    from tinybert_lite.models.loading import load_classifier
 
     return load_classifier(name)
 

@@ -1,0 +1,1 @@
+"""Speed: the package beside the authors' procedure, and the roofline of both."""

@@ -1,0 +1,1 @@
+"""The course: exercise checks and the environment check."""

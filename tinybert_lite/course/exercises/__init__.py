@@ -1,0 +1,125 @@
+"""The checks behind the exercises of the notebooks, each naming the mistake that was made."""
+
+from tinybert_lite.course.exercises.attention_maps import (
+    check_after_softmax,
+    check_attention_loss,
+    check_gram_loss,
+    check_mask_repair,
+    check_prediction,
+)
+from tinybert_lite.course.exercises.augmentation import (
+    check_candidates,
+    check_draw,
+    check_pair_rows,
+)
+from tinybert_lite.course.exercises.checking import Result
+from tinybert_lite.course.exercises.general_distillation import (
+    check_general_loss,
+    check_neighbours,
+    check_unseen,
+)
+from tinybert_lite.course.exercises.hidden_states import (
+    check_floor,
+    check_hidden_loss,
+    check_mapping,
+    check_pairs,
+    check_teacher_hidden,
+)
+from tinybert_lite.course.exercises.ship_it import (
+    check_choose,
+    check_limits,
+    check_quantise,
+    check_time_by_operator,
+)
+from tinybert_lite.course.exercises.soft_labels import (
+    check_hard_and_soft,
+    check_regression_target,
+    check_shuffled,
+    check_soft_cross_entropy,
+    check_temperature_repair,
+)
+from tinybert_lite.course.exercises.start_here import (
+    check_disagreement,
+    check_parameters,
+    check_retained,
+)
+from tinybert_lite.course.exercises.task_distillation import (
+    check_best_step,
+    check_checkpoint,
+    check_intermediate_loss,
+    check_rate,
+    check_suspect,
+)
+from tinybert_lite.course.exercises.the_teacher import (
+    check_flops,
+    check_head_scores,
+    check_previous_head,
+    check_sizes,
+)
+from tinybert_lite.course.exercises.what_mattered import (
+    check_bootstrap,
+    check_comparison,
+    check_new_row,
+    check_ranking,
+    check_surplus,
+)
+from tinybert_lite.course.exercises.what_transferred import (
+    check_caption,
+    check_errors_alike,
+    check_flips,
+    check_moved,
+)
+from tinybert_lite.course.exercises.your_own import check_hours, check_leaks, check_standard_error
+
+__all__ = [
+    "Result",
+    "check_after_softmax",
+    "check_attention_loss",
+    "check_best_step",
+    "check_bootstrap",
+    "check_candidates",
+    "check_caption",
+    "check_checkpoint",
+    "check_choose",
+    "check_comparison",
+    "check_disagreement",
+    "check_draw",
+    "check_errors_alike",
+    "check_flips",
+    "check_floor",
+    "check_flops",
+    "check_general_loss",
+    "check_gram_loss",
+    "check_hard_and_soft",
+    "check_head_scores",
+    "check_hidden_loss",
+    "check_hours",
+    "check_intermediate_loss",
+    "check_leaks",
+    "check_limits",
+    "check_mapping",
+    "check_mask_repair",
+    "check_moved",
+    "check_neighbours",
+    "check_new_row",
+    "check_pair_rows",
+    "check_pairs",
+    "check_parameters",
+    "check_prediction",
+    "check_previous_head",
+    "check_quantise",
+    "check_ranking",
+    "check_rate",
+    "check_regression_target",
+    "check_retained",
+    "check_shuffled",
+    "check_sizes",
+    "check_soft_cross_entropy",
+    "check_standard_error",
+    "check_surplus",
+    "check_suspect",
+    "check_teacher_hidden",
+    "check_temperature_repair",
+    "check_time_by_operator",
+    "check_unseen",
+]

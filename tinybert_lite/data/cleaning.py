@@ -1,0 +1,156 @@
+"""What may be trained on and what is scored, out of the rows of a user's files.
+
+Training rows are cleaned, evaluation rows never: whatever is odd about either is counted in the
+notes, and what makes a score meaningless is a UserError.
+"""
+
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from tinybert_lite import UserError
+from tinybert_lite.data import tables
+from tinybert_lite.data.splits import held_out, near_duplicate_groups, text_key
+
+FEWEST_ROWS, MOST_CLASSES = 10, 1000  # of a training file
+MOST_COMPARED = 100_000  # rows; beyond it only equal texts are looked for, not similar ones
+
+
+def training_rows(
+    rows: tables.Examples, name: str, regression: bool, notes: list[str]
+) -> tables.Examples:
+    """Training rows without empty texts, repeats and texts with contradictory class labels."""
+    empty = set(rows.empty_rows())
+    if 2 * len(empty) > len(rows):
+        raise UserError(
+            f"{len(empty)} of the {len(rows)} rows of {name} have an empty text; fill them in, or "
+            "name another column."
+        )
+    labels_of: dict[str, list] = defaultdict(list)
+    first: dict[str, int] = {}
+    for row, text in enumerate(rows.joined()):
+        if row not in empty:
+            labels_of[text].append(rows.labels[row])
+            first.setdefault(text, row)
+    torn = {text for text, labels in labels_of.items() if len(set(labels)) > 1}
+    kept = rows.keep([row for text, row in first.items() if regression or text not in torn])
+    if regression:
+        kept.labels = [float(np.mean(labels)) for labels in labels_of.values()]
+    if empty:
+        notes.append(f"{len(empty)} training rows with an empty text are left out.")
+    if repeats := len(rows) - len(empty) - len(first):
+        notes.append(f"{repeats} training rows repeat the text of another and are left out.")
+    if torn:
+        what = "their mean is used" if regression else "they are left out of training"
+        notes.append(f"{len(torn)} training texts come with different labels; {what}.")
+    if len(kept) < FEWEST_ROWS:
+        raise UserError(
+            f"{name} has {len(kept)} usable rows ({len(rows)} in all, {len(empty)} with an empty "
+            f"text, {repeats} repeats, {len(torn)} texts with contradictory labels); "
+            f"at least {FEWEST_ROWS} are needed."
+        )
+    return kept
+
+
+def class_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]:
+    """The classes, sorted, by number when all are whole numbers."""
+    counts = Counter(rows.labels)
+    if len(counts) == 1:
+        raise UserError(
+            f"All {len(rows)} usable rows of {name} have the label {tables.show(rows.labels[0])}; "
+            "at least two classes are needed."
+        )
+    if len(counts) > min(MOST_CLASSES, len(rows) / 2):
+        raise UserError(
+            f"{name} has {len(counts):,} different labels in {len(rows):,} rows, which looks like "
+            "a number, an id or a text; name another label column, or add --regression for numbers."
+        )
+    if rare := sum(count == 1 for count in counts.values()):
+        notes.append(f"{rare} of the {len(counts)} classes have a single training row.")
+    if len({label.lower() for label in counts}) < len(counts):
+        notes.append("Some labels differ in upper and lower case only; they are separate classes.")
+    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in counts):
+        return sorted(counts, key=lambda label: (int(label), label))
+    return sorted(counts)
+
+
+def group(rows: tables.Examples, tested: tables.Examples | None, notes: list[str]) -> None:
+    """Give each row its group of near-duplicates; note how many evaluation texts training has.
+
+    Beyond `MOST_COMPARED` rows only rows with the same first text make a group; where most texts
+    come from one template, only rows with the same letters and digits in all.
+    """
+    every = [rows] if tested is None else [rows, tested]
+    joined = [text for part in every for text in part.joined()]
+    if len(joined) <= MOST_COMPARED:
+        groups = near_duplicate_groups(joined)
+    else:
+        groups = [text_key(text) for part in every for text in part.texts]
+        notes.append(
+            f"More than {MOST_COMPARED:,} rows: near-duplicates are not looked for, only rows with "
+            "the same first text are kept on one side of a split."
+        )
+    if 2 * max(Counter(groups).values()) > len(groups):
+        groups = [text_key(text) for text in joined]
+        notes.append(
+            "More than half of the texts are near-duplicates of one another; only those with the "
+            "same letters and digits are kept on one side of a split."
+        )
+    rows.groups = groups[: len(rows)]
+    if tested is not None:
+        tested.groups = groups[len(rows) :]
+        seen = set(rows.groups)
+        if leaked := sum(name in seen for name in tested.groups):
+            notes.append(
+                f"{leaked} of the {len(tested)} evaluation texts, or near-duplicates of them, are "
+                "also in training: scores may be too high."
+            )
+
+
+def part(
+    rows: tables.Examples, share: float, salt: str, regression: bool, name: str
+) -> tuple[tables.Examples, tables.Examples]:
+    """Held-out rows (`share` of each label) and the others; a group stays on one side."""
+    strata = [""] * len(rows) if regression else rows.labels
+    out = np.array(held_out(rows.groups, strata, share, salt))
+    if not out.any():
+        raise UserError(
+            f"{name} has too few different texts of each label to hold any out; give more rows, "
+            "or an evaluation file."
+        )
+    return rows.keep(np.flatnonzero(out)), rows.keep(np.flatnonzero(~out))
+
+
+def evaluation_rows(
+    test: str | Path,
+    train: str | Path,
+    columns: tuple,
+    label_names: list[str],
+    notes: list[str],
+) -> tables.Examples:
+    """All rows of the evaluation file; notes say what is odd about them."""
+    rows, name = tables.read_examples(test, *columns), Path(test).name
+    if Path(test).samefile(train):
+        raise UserError(
+            f"{name} is both the training and the evaluation file; leave --test out to hold some "
+            "rows back."
+        )
+    if unknown := sorted(set(rows.labels) - set(label_names)) if label_names else []:
+        raise UserError(
+            f"{name} has labels that training lacks: {tables.listing(unknown)} (training has "
+            f"{tables.listing(label_names)}); correct them or add training rows."
+        )
+    if empty := len(rows.empty_rows()):
+        notes.append(f"{empty} evaluation rows have an empty text; they are scored all the same.")
+    labels_of: dict[str, set] = defaultdict(set)
+    for text, row_label in zip(rows.joined(), rows.labels, strict=True):
+        labels_of[text].add(row_label)
+    if repeats := len(rows) - len(labels_of):
+        notes.append(f"{repeats} evaluation rows repeat the text of another.")
+    if torn := sum(len(labels) > 1 for labels in labels_of.values()):
+        notes.append(f"{torn} evaluation texts come with different labels.")
+    if not label_names and len(set(rows.labels)) == 1:
+        notes.append("All evaluation labels are the same number: correlations are 0.")
+    return rows

@@ -1,0 +1,102 @@
+"""Tokenised texts, and batches of texts of like length padded to their longest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+
+@dataclass
+class TokenizedDataset:
+    """Tokenised texts, end to end: text i is tokens[offsets[i]:offsets[i + 1]].
+
+    `types` are token type ids (None where the model has none), `labels` class indices or numbers
+    (None where unknown).
+    """
+
+    tokens: np.ndarray
+    types: np.ndarray | None
+    offsets: np.ndarray
+    labels: np.ndarray | None
+    pad: int
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each text."""
+        return np.diff(self.offsets)
+
+    def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the tokens of a padded batch of rows lie, and which are real, both (batch, l)."""
+        rows = np.asarray(rows)
+        lengths = self.offsets[rows + 1] - self.offsets[rows]  # not of all texts at every step
+        column = np.arange(lengths.max())
+        real = column < lengths[:, None]
+        return np.where(real, self.offsets[rows][:, None] + column, 0), real
+
+    def batch(self, rows: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """Inputs of a model for these rows, (batch, l) each, padded to the longest of them."""
+        at, real = self.positions(rows)
+        arrays = {"input_ids": np.where(real, self.tokens[at], self.pad), "attention_mask": real}
+        if self.types is not None:
+            arrays["token_type_ids"] = np.where(real, self.types[at], 0)
+        tensors = {name: torch.from_numpy(a.astype(np.int64)) for name, a in arrays.items()}
+        return {name: t.to(device, non_blocking=True) for name, t in tensors.items()}
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None = None,
+    labels: np.ndarray | None = None,
+    max_length: int = 128,
+) -> TokenizedDataset:
+    """Tokenise texts (or text pairs), cut to `max_length` tokens."""
+    ids: list[np.ndarray] = []
+    types: list[np.ndarray] = []
+    for start in range(0, len(texts), 2000):
+        part = slice(start, start + 2000)
+        got = tokenizer(
+            list(texts[part]),
+            list(pairs[part]) if pairs is not None else None,
+            truncation="longest_first",
+            max_length=max_length,
+        )
+        ids += [np.asarray(x, dtype=np.int32) for x in got["input_ids"]]
+        types += [np.asarray(x, dtype=np.int8) for x in got.get("token_type_ids", [])]
+    offsets = np.concatenate([[0], np.cumsum([len(x) for x in ids])]).astype(np.int64)
+    return TokenizedDataset(
+        np.concatenate(ids) if ids else np.zeros(0, np.int32),
+        np.concatenate(types) if types else None,
+        offsets,
+        labels,
+        tokenizer.pad_token_id,
+    )
+
+
+def length_grouped_batches(
+    lengths: np.ndarray, size: int, seed: int, epoch: int
+) -> list[np.ndarray]:
+    """The batches of one epoch: a shuffle, sorted by length within stretches of 64 batches.
+
+    A function of its arguments alone, so an interrupted run finds its place again.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    order = rng.permutation(len(lengths))
+    batches = []
+    for start in range(0, len(order), 64 * size):
+        stretch = order[start : start + 64 * size]
+        stretch = stretch[np.argsort(lengths[stretch], kind="stable")]
+        batches += [stretch[i : i + size] for i in range(0, len(stretch), size)]
+    return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def length_sorted_batches(lengths: np.ndarray, size: int) -> list[np.ndarray]:
+    """Every row once, in batches of like length: for reading answers, not for training."""
+    order = np.argsort(lengths, kind="stable")
+    return [order[i : i + size] for i in range(0, len(order), size)]

@@ -1,0 +1,1 @@
+"""Deployment: ONNX and int8 export, conversion of published TinyBERT weights."""

@@ -1,0 +1,295 @@
+"""Load tokenizers, classifiers and encoders by name or folder, checked before they are used."""
+
+import os
+import re
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from huggingface_hub import constants, get_session, snapshot_download
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging
+
+from tinybert_lite import UserError
+from tinybert_lite.data import assets, tasks
+from tinybert_lite.data.storage import load_tensors
+from tinybert_lite.models import catalog
+from tinybert_lite.models.lora import add_lora
+
+
+def max_tokens(wanted: int, config, tokenizer) -> int:
+    """Tokens a text may have: the wanted number, or fewer where the model knows fewer positions."""
+    return min(wanted, config.max_position_embeddings, tokenizer.model_max_length)
+
+
+def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> list[str]:
+    """Put a classifier's classes into the task's order, matched by name, in place.
+
+    Returns the names they had. Raises UserError when their names do not match.
+    """
+    own = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    order = tasks.align_labels(label_names, own)
+    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    with torch.no_grad():
+        last.weight.copy_(last.weight[order].clone())
+        if last.bias is not None:
+            last.bias.copy_(last.bias[order].clone())
+    model.config.id2label = dict(enumerate(label_names))
+    model.config.label2id = {name: i for i, name in enumerate(label_names)}
+    return own
+
+
+def needs_number(model: PreTrainedModel, name: str) -> None:
+    """Refuse a classifier for a regression task. Raises UserError."""
+    if model.config.num_labels != 1:
+        raise UserError(
+            f"{name} answers with {model.config.num_labels} classes and the task asks for a number; "
+            "fine-tune a teacher for it (run, finetune)."
+        )
+
+
+EMBEDDED_TEACHER = "minilm"
+HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")  # a name, or owner/name; never a path's . or /
+
+
+def resolve(name: str) -> str:
+    """The folder or hub name behind a model's name; "minilm" is the embedded teacher.
+
+    For a shipped checkpoint it is the embedded teacher too, whose vocabulary all of them have. A
+    machine that cannot fetch it may have a copy in half precision: TINYBERT_LITE_TEACHER names its
+    folder.
+    """
+    if name == EMBEDDED_TEACHER or name in catalog.names():
+        return os.environ.get("TINYBERT_LITE_TEACHER") or str(assets.path("teacher"))
+    if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
+        raise UserError(f"The folder {name} holds no model: there is no config.json in it.")
+    if Path(name).is_file():
+        raise UserError(f"{name} is a file; give the folder of a model, with config.json in it.")
+    if not Path(name).is_dir() and not HUB_NAME.fullmatch(name):
+        raise UserError(
+            f"There is no folder {name}; check the path of the model (a relative one begins "
+            "where the command is given)."
+        )
+    return name
+
+
+@lru_cache(maxsize=1)
+def hub_answers() -> bool:
+    """Whether the hub can be reached: asked once, for its own retries take a minute to give up."""
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except Exception:  # as many kinds as there are ways to have no network
+        return False
+    return True
+
+
+def _load(loader, name: str, **options):
+    place = resolve(name)
+    if not Path(place).is_dir() and not hub_answers():
+        try:
+            place = snapshot_download(place, local_files_only=True)  # what an earlier call brought
+        except Exception as error:
+            raise UserError(
+                f"There is no folder {name}, and the hub cannot be asked for a model of that name: "
+                f"give {EMBEDDED_TEACHER} or a folder, or come back with a network."
+            ) from error
+    for file in Path(place).glob("model*.safetensors"):
+        only_floats(file)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # what is missing in a model, `_whole` says in plain words
+    try:
+        return loader.from_pretrained(place, trust_remote_code=False, **options)
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged weights and tokenizers have error types of their own
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"No model could be loaded from {name!r} ({why[:160]}). Give {EMBEDDED_TEACHER}, a "
+            "folder with config.json, model.safetensors and tokenizer, or a model name of the hub "
+            "(which needs the network once)."
+        ) from error
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model (a folder, a hub name or "minilm").
+
+    Raises UserError when there is none: transformers makes one up that knows no words.
+    """
+    tokenizer = _load(AutoTokenizer, name)
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise UserError(
+            f"{name} holds no tokenizer; put the tokenizer.json that belongs to its model there."
+        )
+    return tokenizer
+
+
+def load_classifier(
+    name: str,
+    label_names: list[str] | None = None,
+    regression: bool = False,
+    tokenizer: str | None = None,
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A sequence classifier in float32 and evaluation mode, with its tokenizer.
+
+    `label_names` asks for a head with these classes, in this order; a model that has a head of
+    another size gets a new, untrained one. `regression` asks for one number instead. Without
+    either the model is loaded as it is. `name` may also be a shipped checkpoint ("reviews-lite"),
+    and `tokenizer` another model's. Raises UserError when there is no such model.
+    """
+    if label_names is None and not regression and name in catalog.names():
+        return load_shipped(name)
+    if name in catalog.names():
+        raise UserError(
+            f"{name} is shipped as it is, fine-tuned; distill takes it as its teacher, and "
+            f"run and finetune start from {EMBEDDED_TEACHER}."
+        )
+    options = {}
+    if regression:
+        options = {"num_labels": 1, "problem_type": "regression"}
+    elif label_names is not None:
+        options = {
+            "num_labels": len(label_names),
+            "id2label": dict(enumerate(label_names)),
+            "label2id": {label: i for i, label in enumerate(label_names)},
+            "problem_type": "single_label_classification",
+        }
+    model, report = _load(
+        AutoModelForSequenceClassification,
+        name,
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,  # of the head alone: `_whole` refuses all others
+        output_loading_info=True,
+        **options,
+    )
+    if options:
+        _whole(model, name, report, head_too=False)
+    else:
+        _whole(model, name, report, head_too=True)
+    return model.eval(), _fitting_tokenizer(model, tokenizer or name)
+
+
+def load_encoder(
+    name: str, tokenizer: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An encoder without a head, in float32 and evaluation mode, with its tokenizer.
+
+    `name` may also be a shipped general student ("general-lite"), `tokenizer` another model's.
+    """
+    if name in catalog.general_names():
+        name, tokenizer = str(catalog.FOLDER / name), EMBEDDED_TEACHER
+    model, report = _load(
+        AutoModel,
+        name,
+        dtype=torch.float32,
+        use_safetensors=True,
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+    )
+    _whole(model, name, report, head_too=False)
+    return model.eval(), _fitting_tokenizer(model, tokenizer or name)
+
+
+def _whole(model: PreTrainedModel, name: str, report: dict, head_too: bool) -> None:
+    """Refuse a model of which weights are missing: transformers would make them up."""
+    mismatched = {key for key, *_ in report["mismatched_keys"]}
+    made_up = sorted({*report["missing_keys"], *mismatched})
+    prefix = f"{model.base_model_prefix}."
+    is_encoder = model.base_model is model
+    encoder = [k for k in made_up if is_encoder or k.startswith(prefix)]
+    encoder = [k for k in encoder if not k.removeprefix(prefix).startswith("pooler.")]
+    if encoder:
+        how = "of another size" if encoder[0] in mismatched else "not there"
+        raise UserError(
+            f"The weights of {name} do not fit its config.json: {encoder[0]} is {how}"
+            + (f", and {len(encoder) - 1} more" if len(encoder) > 1 else "")
+            + "; it is no BERT-family model, or the two files are of different models."
+        )
+    beyond = [k for k in report["unexpected_keys"] if ".layer." in k]
+    if beyond:
+        raise UserError(
+            f"The weights of {name} do not fit its config.json: {min(beyond)} is of a layer that it "
+            f"does not have, and {len(beyond) - 1} more; the two files are of different models."
+        )
+    sick = [k for k, t in model.state_dict().items() if not torch.isfinite(t).all()]
+    if sick:
+        raise UserError(
+            f"The weights of {name} hold NaN or infinite numbers ({sick[0]}); take an earlier copy."
+        )
+    if made_up and head_too:
+        raise UserError(
+            f"{name} has no trained classifier ({made_up[0]} is missing); fine-tune it first: "
+            "finetune does, and run does both."
+        )
+
+
+def _fitting_tokenizer(model: PreTrainedModel, name: str) -> PreTrainedTokenizerBase:
+    tokenizer = load_tokenizer(name)
+    known = model.config.vocab_size
+    if len(tokenizer) > known:
+        raise UserError(
+            f"The tokenizer of {name} has {len(tokenizer):,} tokens and its model knows {known:,}; "
+            "take the tokenizer that belongs to the model."
+        )
+    return tokenizer
+
+
+def load_config(name: str) -> PretrainedConfig:
+    """The configuration of a model, without its weights."""
+    return _load(AutoConfig, name)
+
+
+def only_floats(file: Path) -> None:
+    """Refuse a safetensors file of a model whose weights are no floating-point numbers.
+
+    float32 would be made of 8-bit integers without their scale. A file that cannot be read is left
+    to its loader. Raises UserError.
+    """
+    try:
+        with safe_open(file, "pt") as stored:
+            kinds = {key: stored.get_slice(key).get_dtype() for key in stored.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        return
+    for key, kind in kinds.items():  # what is no weight, as position numbers, may be whole
+        if key.endswith((".weight", ".bias")) and kind not in ("F16", "BF16", "F32", "F64"):
+            raise UserError(
+                f"{file} holds {key} as {kind}; the weights of a model must be floating-point "
+                "numbers of 16, 32 or 64 bits, so take the model as it was before it was quantised."
+            )
+
+
+def load_shipped(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A shipped classifier in float32 and evaluation mode, with the embedded teacher's tokenizer.
+
+    Students are stored in half precision, the fine-tuned teacher as an adapter that is merged
+    into the embedded teacher. Raises UserError for an unknown name.
+    """
+    if name not in catalog.names():
+        raise UserError(
+            f"No checkpoint {name!r} is shipped; there are {', '.join(catalog.names())}."
+        )
+    folder = catalog.FOLDER / name
+    if not (folder / catalog.LORA).is_file():
+        return load_classifier(str(folder), tokenizer="minilm")
+    only_floats(folder / catalog.LORA)
+    tensors, facts = load_tensors(folder / catalog.LORA)
+    model, tokenizer = load_classifier("minilm", facts["labels"].split(","))
+    adapted = add_lora(model, int(facts["rank"]))
+    trained = {k: p.shape for k, p in adapted.named_parameters() if p.requires_grad}
+    if {k: v.shape for k, v in tensors.items()} != trained:
+        raise UserError(f"The adapter in {folder} does not fit the embedded teacher.")
+    adapted.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
+    # the adapter froze the rest; whoever trains this model on must get all of it
+    return adapted.merge_and_unload().requires_grad_(True).eval(), tokenizer

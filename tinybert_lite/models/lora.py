@@ -1,0 +1,42 @@
+"""LoRA: low-rank updates for fine-tuning a teacher, saved alone."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+)
+
+from tinybert_lite import UserError
+from tinybert_lite.data.storage import save_tensors
+
+
+def save_lora(adapted: torch.nn.Module, file: Path, rank: int, labels: list[str]) -> None:
+    """Write the trained weights alone of a teacher with an adapter, in half precision."""
+    trained = {n: p.half() for n, p in adapted.named_parameters() if p.requires_grad}
+    save_tensors(trained, file, {"rank": str(rank), "labels": ",".join(labels)})
+
+
+def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
+    """Low-rank updates (LoRA) on every linear layer of a classifier, its head trained whole.
+
+    The base weights are frozen; `merge_and_unload()` of the result is the plain model again.
+    Raises UserError for a rank above the width of the layers, which would be no low rank.
+    """
+    if rank > (width := model.config.hidden_size):
+        raise UserError(
+            f"--lora-rank {rank} is more than the width of the teacher's layers, {width}; take a "
+            "small rank as 16, or 0 to train all weights."
+        )
+    from peft import LoraConfig, get_peft_model
+
+    return get_peft_model(
+        model,
+        LoraConfig(
+            r=rank,
+            lora_alpha=2 * rank,
+            target_modules=["query", "key", "value", "dense"],
+            modules_to_save=["classifier"],
+        ),
+    )

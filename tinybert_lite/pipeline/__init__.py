@@ -1,0 +1,1 @@
+"""The pipeline: configuration, phases, run folders, evaluation, model cards."""

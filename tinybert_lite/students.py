@@ -1,0 +1,173 @@
+"""Students: presets, projections, and initialisation (random, SVD, from a general student)."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from tinybert_lite import UserError
+from tinybert_lite.data.storage import load_tensors
+from tinybert_lite.models import catalog, loading
+from tinybert_lite.models.loading import load_encoder
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Size of a student: layers M, width d', feed-forward width."""
+
+    layers: int
+    width: int
+    feed_forward: int
+
+
+PRESETS = {
+    "lite": Preset(3, 192, 768),
+    "nano": Preset(3, 84, 336),
+    "tinybert4": Preset(4, 312, 1200),
+    "tinybert6": Preset(6, 768, 3072),
+}
+
+
+def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> PretrainedConfig:
+    """The teacher's configuration with the student's depth and widths, as an object of its own.
+
+    Vocabulary, positions, activation, labels and the number of heads stay the teacher's, as
+    equation 7 needs. Raises UserError for an unknown preset or a width the heads do not divide.
+    """
+    if isinstance(preset, str):
+        if preset not in PRESETS:
+            raise UserError(f"There is no student preset {preset!r}; take {', '.join(PRESETS)}.")
+        preset = PRESETS[preset]
+    heads = teacher.num_attention_heads
+    if preset.width % heads:
+        fits = [
+            w for w in (preset.width // heads * heads, (preset.width // heads + 1) * heads) if w
+        ]
+        raise UserError(
+            f"A student as wide as {preset.width} cannot have the teacher's {heads} heads, which "
+            f"equation 7 compares one by one; take width {' or '.join(map(str, fits))}."
+        )
+    config = copy.deepcopy(teacher)
+    config.num_hidden_layers = preset.layers
+    config.hidden_size = preset.width
+    config.intermediate_size = preset.feed_forward
+    # A student is far too small to overfit its teacher's numbers; dropout only adds noise to them.
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    config.name_or_path = ""
+    return config
+
+
+def build_student(
+    teacher: PretrainedConfig, preset: str | Preset = "lite", seed: int = 0
+) -> PreTrainedModel:
+    """A student classifier with the paper's random start, reproducible by `seed`."""
+    config = student_config(teacher, preset)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AutoModelForSequenceClassification.from_config(config).float().eval()
+
+
+class Projection(nn.Module):
+    """From student width d' to teacher width d: W_h of equation 8 and W_e of equation 9.
+
+    `form="paper"`: two matrices without bias, W_e for the embeddings and one W_h for all layers.
+    `form="shared"`: one biased layer for all M + 1 outputs, as in the authors' code.
+    `projection(m)(hidden)` projects output m, (batch, l, d') to (batch, l, d).
+    """
+
+    def __init__(self, student_width: int, teacher_width: int, form: str = "paper", seed: int = 0):
+        super().__init__()
+        if form not in ("paper", "shared"):
+            raise UserError(f"There is no projection {form!r}; take paper or shared.")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            bias = form == "shared"
+            self.layers = nn.Linear(student_width, teacher_width, bias=bias)
+            self.embeddings = (
+                self.layers if bias else nn.Linear(student_width, teacher_width, bias=False)
+            )
+
+    def forward(self, m: int) -> nn.Linear:
+        return self.embeddings if m == 0 else self.layers
+
+
+@torch.no_grad()
+def svd_init(student: PreTrainedModel, projection: Projection, teacher: PreTrainedModel) -> None:
+    """Start the student's embeddings as a truncated SVD of the teacher's, in place.
+
+    E_T (vocabulary, d) ≈ U_r S_r V_rᵀ with r = d': word, position and type tables of the student
+    become the teacher's times V_r, and the projection the least-squares map from the student's
+    embedding outputs back to the teacher's, over the whole vocabulary. Where the student is the
+    wider one, the rest of its columns keep their random start. Not in the paper.
+    """
+    ours, theirs = student.base_model.embeddings, teacher.base_model.embeddings
+    v_r = _principal(theirs.word_embeddings.weight, student.config.hidden_size)
+    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
+        rotated = getattr(theirs, name).weight @ v_r
+        getattr(ours, name).weight[:, : rotated.shape[1]].copy_(rotated)
+    words = torch.arange(theirs.word_embeddings.num_embeddings)[:, None]
+    x, y = _embed(ours, words).double(), _embed(theirs, words).double()
+    gram = x.T @ x
+    ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    weight = _settled(torch.linalg.solve(gram + ridge, x.T @ y)).T
+    if projection.embeddings.bias is not None:
+        projection.embeddings.bias.zero_()
+    projection.embeddings.weight.copy_(weight)
+    projection.layers.weight.copy_(weight)
+
+
+def _principal(table: Tensor, rank: int) -> Tensor:
+    """V_r (d, r) of the table's SVD, largest first; directions it does not span are zero."""
+    table = table.double()
+    values, vectors = torch.linalg.eigh(table.T @ table)  # ascending
+    values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
+    vectors = vectors * (values > 1e-9 * values[0])
+    largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
+    return _settled(vectors * largest.sign()).float()
+
+
+def _settled(x: Tensor) -> Tensor:
+    """Rounded to 2⁻¹⁶: the last bits of a decomposition differ from run to run on one machine."""
+    return torch.round(x * 2**16) / 2**16
+
+
+def _embed(embeddings: nn.Module, words: Tensor) -> Tensor:
+    """Embedding outputs (words, width) of one-word texts, without dropout."""
+    training = embeddings.training
+    out = embeddings.eval()(input_ids=words)[:, 0]
+    embeddings.train(training)
+    return out
+
+
+def init_from_general(student: PreTrainedModel, projection: Projection, folder: str) -> None:
+    """Take a generally distilled student's encoder (and its projection, if there is one)."""
+    encoder, _ = load_encoder(folder)
+    ours, theirs = student.base_model.state_dict(), encoder.state_dict()
+    misfits = [k for k in ours if k not in theirs or ours[k].shape != theirs[k].shape]
+    misfits += [k for k in theirs if k not in ours]
+    misfits = [k for k in misfits if not k.startswith("pooler.")]
+    if misfits:
+        raise UserError(
+            f"The general student in {folder} is not of this preset "
+            f"({misfits[0]} differs); take its preset with --student."
+        )
+    student.base_model.load_state_dict(theirs, strict=False)
+    place = catalog.FOLDER / folder if folder in catalog.general_names() else Path(folder)
+    file = place / catalog.PROJECTION
+    if file.is_file():
+        loading.only_floats(file)
+        try:
+            stored = load_tensors(file)[0]
+            projection.load_state_dict({k: v.float() for k, v in stored.items()})
+        except RuntimeError as error:
+            raise UserError(
+                f"The projection in {folder} is of another teacher, or of the other --projection; "
+                "take those it was made with."
+            ) from error
