@@ -84,7 +84,7 @@ wheelhouse: setup
 	$(PY) -m pip download --disable-pip-version-check -c constraints.txt --dest "$(FOLDER)" \
 	  '$(EXTRAS)' pip 'setuptools>=77' wheel
 	env -u TINYBERT_LITE_WHEELHOUSE $(PY) -c \
-	  'import sys; from tinybert_lite import assets; assets.save_archives(sys.argv[1])' "$(FOLDER)"
+	  'import sys; from tinybert_lite.data import assets; assets.save_archives(sys.argv[1])' "$(FOLDER)"
 	@rm -f "$(FOLDER)"/tinybert_lite-*
 	@echo 'Take $(FOLDER) along, then: make lab WHEELHOUSE=$(FOLDER)'
 

@@ -22,7 +22,7 @@ sst2="--train .gpu/sst2/train.tsv --test .gpu/sst2/dev.tsv --text sentence --lab
 
 case "${1:?correct, speed, sst2, reviews or general}" in
 correct)
-    $PY -m pytest -q -p no:cacheprovider tests/unit/test_cuda.py tests/unit/test_losses.py
+    $PY -m pytest -q -p no:cacheprovider tests/test_cuda.py tests/test_losses.py
     ;;
 speed)
     # texts a step of our second row: the first has 32, as the plain side

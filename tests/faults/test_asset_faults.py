@@ -214,7 +214,7 @@ def test_an_interrupted_unpacking_leaves_nothing_and_the_old_files_stay(made_up,
 
 def script(made_up, body):
     """A Python program that uses the made-up list of assets."""
-    head = f"import pathlib; from tinybert_lite import assets; assets.MANIFEST = pathlib.Path({str(made_up.manifest)!r})\n"
+    head = f"import pathlib; from tinybert_lite.data import assets; assets.MANIFEST = pathlib.Path({str(made_up.manifest)!r})\n"
     return [sys.executable, "-c", head + body]
 
 

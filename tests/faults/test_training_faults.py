@@ -120,7 +120,7 @@ def test_on_the_command_line_a_loss_that_is_not_finite_stops_with_one_sentence(t
 
     capsys.readouterr()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinybert_lite.distill.soft_cross_entropy", poisoned)
+        patch.setattr("tinybert_lite.distillation.soft_cross_entropy", poisoned)
         assert cli.main(command) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: The loss of phase prediction became nan at step 1")

@@ -217,13 +217,13 @@ def _make_runs(folder: Path) -> None:
     options = config.DistillationConfig(
         train="toy.csv", text="text", label="label", teacher="teacher"
     )
-    config = {"version": __version__, "phases": list(pipeline.PHASES), **vars(options)}
+    stored = {"version": __version__, "phases": list(pipeline.PHASES), **vars(options)}
     runs = (
         "before busy broken-config broken-phases broken-checkpoint other-checkpoint no-checkpoint"
     )
     for name in runs.split():
         (folder / name / "state").mkdir(parents=True)
-        (folder / name / "config.json").write_text(json.dumps(config))
+        (folder / name / "config.json").write_text(json.dumps(stored))
         (folder / name / "state" / "log.jsonl").write_text("")
     (folder / "broken-config" / "config.json").write_text('{"version": ')
     (folder / "broken-phases" / "phases.json").write_text("{")

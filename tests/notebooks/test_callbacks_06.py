@@ -26,7 +26,7 @@ def words(scope, monkeypatch):
         candidates = [("cold", 0.5), ("old", 0.2)][:k]
         return [[Word("warm", start, start + 4, [1], False, candidates)]]
 
-    monkeypatch.setattr(scope["augment"], "find_candidates", find)
+    monkeypatch.setattr(scope["augmentation"], "find_candidates", find)
     return asked
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tinybert_lite import UserError
 from tinybert_lite.data.storage import load_tensors, save_tensors, write_json, write_text
-from tinybert_lite.models.catalog import FOLDER, LORA
+from tinybert_lite.models import catalog
 
 
 def ship(out: Path, name: str, command: str) -> Path:
@@ -15,7 +15,7 @@ def ship(out: Path, name: str, command: str) -> Path:
     A fine-tuned teacher goes as its adapter, a student in half precision. `command` made the run.
     Raises UserError when the folder holds neither.
     """
-    out, folder = Path(out), FOLDER / name
+    out, folder = Path(out), catalog.FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     if (out / "model").is_dir():
@@ -23,8 +23,8 @@ def ship(out: Path, name: str, command: str) -> Path:
         form = "The weights of a plain `BertForSequenceClassification` in half precision; its "
         form += "tokenizer is the embedded teacher's."
         score, size = metrics["student"], metrics["student_params"]
-    elif (out / LORA).is_file():
-        shutil.copyfile(out / LORA, folder / LORA)
+    elif (out / catalog.LORA).is_file():
+        shutil.copyfile(out / catalog.LORA, folder / catalog.LORA)
         form = (
             "Low-rank updates (LoRA) in half precision, merged into the embedded teacher on load."
         )
@@ -66,7 +66,7 @@ def _halve(model: Path, folder: Path) -> None:
 
 def ship_general(out: Path, name: str, command: str) -> Path:
     """Turn the folder of a general distillation into a checkpoint in data/checkpoints."""
-    out, folder = Path(out), FOLDER / name
+    out, folder = Path(out), catalog.FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
     m = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
     _halve(out / "model", folder)
@@ -104,7 +104,7 @@ def ship_masked_lm(out: Path, facts: dict, settings: dict) -> Path:
     """
     from tinybert_lite.pipeline.evaluation import environment
 
-    out, folder, there = Path(out), FOLDER / "masked-lm", environment()
+    out, folder, there = Path(out), catalog.FOLDER / "masked-lm", environment()
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(out / "model.safetensors", folder / "model.safetensors")
     said = ", ".join(f"{key} {value}" for key, value in settings.items())
@@ -112,7 +112,7 @@ def ship_masked_lm(out: Path, facts: dict, settings: dict) -> Path:
 
 A masked-LM head for the embedded teacher (MiniLM-L6-H384 as in all-MiniLM-L6-v2, Apache-2.0), and
 the low-rank updates (LoRA), biases and LayerNorms that were trained with it, in half precision.
-Load it with `tinybert_lite.masked_lm.load_masked_lm()`. It proposes words for augmentation
+Load it with `tinybert_lite.models.masked_lm.load_masked_lm()`. It proposes words for augmentation
 (Algorithm 1); how well is measured in data/results/masked_lm.json.
 
 | | |

@@ -98,8 +98,8 @@ def test_one_of_several_projections_is_left_out_and_said():
     }
 
 
-def test_the_authors_published_code_and_this_model_give_the_same_logits(shared):
-    reference = load_file(shared / "reference" / "official_losses.safetensors")
+def test_the_authors_published_code_and_this_model_give_the_same_logits(root):
+    reference = load_file(root / "tests" / "parity" / "official_losses.safetensors")
     state = {
         n.removeprefix("student."): t for n, t in reference.items() if n.startswith("student.")
     }

@@ -92,7 +92,7 @@ def test_archives_are_saved_for_an_offline_place_and_right_ones_are_left_alone(
 
 def test_importing_assets_imports_neither_torch_nor_transformers(root):
     code = (
-        "import sys; import tinybert_lite.assets, tinybert_lite.environment;"
+        "import sys; import tinybert_lite.data.assets, tinybert_lite.course.environment;"
         "sys.exit(bool({'torch', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0

@@ -113,7 +113,7 @@ def test_unlabelled_sentences_leave_out_what_nearly_repeats_a_test_review(tmp_pa
 
 
 def test_importing_tasks_does_not_import_torch():
-    code = "import sys, tinybert_lite.tasks; sys.exit('torch' in sys.modules)"
+    code = "import sys, tinybert_lite.data.tasks; sys.exit('torch' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
 

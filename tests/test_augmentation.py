@@ -358,6 +358,7 @@ def tiny_training(monkeypatch, toy):
 
     monkeypatch.setattr(masked_lm, "_base", base)
     monkeypatch.setattr(masked_lm_training, "load_tokenizer", lambda name: tokenizer)
+    monkeypatch.setattr(masked_lm, "load_tokenizer", lambda name: tokenizer)
 
 
 def test_interrupted_training_goes_on_to_the_same_weights(toy, tmp_path, monkeypatch):

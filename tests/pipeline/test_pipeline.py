@@ -253,7 +253,7 @@ def test_help_gives_the_sizes_and_defaults_that_the_program_has(teacher_dir):
 
 def test_importing_the_package_or_asking_for_help_imports_nothing_heavy():
     code = (
-        "import sys, tinybert_lite, tinybert_lite.__main__ as m; m.build_parser().format_help(); "
+        "import sys, tinybert_lite, tinybert_lite.cli as m; m.build_parser().format_help(); "
         "heavy = {'torch', 'transformers', 'numpy', 'pandas'} & set(sys.modules); assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -181,7 +181,7 @@ def test_students_are_timed_beside_their_teacher_in_torch_and_in_onnx(world, mon
     monkeypatch.setitem(students.PRESETS, "tinybert4", students.PRESETS["toy"])
     asked, got = [], {"teacher": 6.0, "tinybert4": 2.0}
     monkeypatch.setattr(speed.inference, "latency", lambda sides, *a: asked.append(a) or dict(got))
-    export = pytest.importorskip("tinybert_lite.export")
+    export = pytest.importorskip("tinybert_lite.deploy.onnx_export")
     milliseconds = {"teacher in ONNX Runtime": [4.0, 4.0], "tinybert4 in ONNX Runtime": [1.0, 0.0]}
     monkeypatch.setattr(
         export, "latencies", lambda ways, *a: {n: milliseconds.get(n) for n in ways}

@@ -317,8 +317,8 @@ def test_a_broken_onnx_file_gets_a_sentence(tmp_path):
 
 
 def test_without_onnx_the_command_says_what_to_install(tmp_path, monkeypatch, capsys):
-    monkeypatch.delitem(sys.modules, "tinybert_lite.export")
-    monkeypatch.delattr("tinybert_lite.export")
+    monkeypatch.delitem(sys.modules, "tinybert_lite.deploy.onnx_export")
+    monkeypatch.delattr("tinybert_lite.deploy.onnx_export")
     monkeypatch.setitem(sys.modules, "onnx", None)
     assert main(["export", "reviews-lite", "--out", str(tmp_path / "o")]) == 2
     told = capsys.readouterr().err

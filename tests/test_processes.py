@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from tests.toys import toy_csv, toy_teacher
 from tinybert_lite.models.loading import load_classifier
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 HERE = Path(__file__).with_name("two_processes.py")
 LAUNCH = [
     *[sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"],

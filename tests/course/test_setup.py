@@ -191,7 +191,7 @@ def test_a_filled_wheelhouse_sets_a_fresh_clone_up_without_a_network(root, tmp_p
     make = ["make", "setup", f"WHEELHOUSE={house}"]
     subprocess.run(make, cwd=clone, env=environ, check=True)
     environ["TINYBERT_LITE_WHEELHOUSE"] = str(house)
-    code = "from tinybert_lite import assets; assets.fetch()"
+    code = "from tinybert_lite.data import assets; assets.fetch()"
     subprocess.run([clone / ".venv/bin/python", "-c", code], cwd=clone, env=environ, check=True)
     assert (clone / "data" / "cache" / "teacher" / "model.safetensors").is_file()
 
