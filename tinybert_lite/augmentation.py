@@ -355,6 +355,68 @@ def read_augmented(path: str | Path) -> tuple[list[str], list[str] | None, list[
     return [row["text"] for row in rows], pairs, [row["row"] for row in rows]
 
 
+# Recombination ----------------------------------------------------------------------------------
+
+# A clause ends with its punctuation, or before one of these words.
+_CLAUSE_END = re.compile(
+    r"(?<=[,;:.!?)…—–])\s+|\s+(?=(?:and|but|or|yet|so|while|because|although|though|that|which"
+    r"|who|whose|where|when|if|unless|as|than|with|without|for|from|in|of|to|by|at|on)\b)",
+    re.IGNORECASE,
+)
+LONGEST_RECOMBINED = 60  # words
+
+
+def clauses(text: str) -> list[str]:
+    """The clauses and phrases of a text, in order; joined by spaces they are the text again."""
+    return [part for part in _CLAUSE_END.split(text.strip()) if part]
+
+
+def recombine(texts: Sequence[str], n: int, seed: int = 0) -> list[str]:
+    """`n` different new texts, each the beginning of one of `texts` and the end of another.
+
+    Both are cut between clauses (`clauses`). A cheap generator of varied in-domain inputs for the
+    prediction step, where the teacher's logits are the labels: no labels are used, and no text but
+    `texts`. None of the new texts equals one of `texts`. Fewer than `n` come back where so many
+    cannot be made. Not in the paper.
+    """
+    parts = [part for part in map(clauses, texts) if part]
+    seen, new = set(texts), []
+    random = np.random.default_rng([seed, len(parts)])
+    for _ in range(20):  # rounds of draws: short or few texts repeat themselves
+        if len(new) == n or not parts:
+            break
+        rows = random.integers(len(parts), size=(n, 2))
+        cuts = random.random((n, 2))
+        for (i, j), (x, y) in zip(rows.tolist(), cuts.tolist(), strict=True):
+            head = parts[i][: 1 + int(x * len(parts[i]))]
+            tail = parts[j][int(y * (len(parts[j]) + 1)) :]
+            text = " ".join(head + tail)
+            if text not in seen and text.count(" ") < LONGEST_RECOMBINED:
+                seen.add(text)
+                new.append(text)
+                if len(new) == n:
+                    break
+    return new
+
+
+def recombine_pairs(
+    texts: Sequence[str], pairs: Sequence[str], n: int, seed: int = 0
+) -> tuple[list[str], list[str]]:
+    """`n` new pairs: one side recombined from its own column, the other an original, in turn.
+
+    Returns the first and the second texts. As in Algorithm 1, one side varies at a time.
+    """
+    sides = list(texts), list(pairs)
+    random = np.random.default_rng([seed, len(texts), 1])
+    kept = random.integers(len(texts), size=n).tolist()
+    half = n // 2
+    first = recombine(sides[0], half, seed)
+    second = recombine(sides[1], n - half, seed + 1)
+    left = [*first, *(sides[0][i] for i in kept[: len(second)])]
+    right = [*(sides[1][i] for i in kept[-len(first) :] if first), *second]
+    return left, right
+
+
 # For the notebook -------------------------------------------------------------------------------
 
 
