@@ -16,7 +16,7 @@ from tinybert_lite.pipeline import masked_lm_training, release
 RUNS = Path("runs") / "checkpoints"
 COMMANDS = {
     "reviews-teacher": "finetune --task reviews --finetune-epochs 3",
-    "general-lite": "general --student lite --start warm",
+    "general-lite": "general --student lite --init svd",
     "reviews-lite": "distill --task reviews --teacher reviews-teacher --student lite",
     "reviews-nano": "distill --task reviews --teacher reviews-teacher --student nano",
 }

@@ -42,7 +42,8 @@ from tinybert_lite.mapping import layer_mapping
 from tinybert_lite.models import catalog, inference, loading, sizes
 from tinybert_lite.models.masked_lm import load_masked_lm
 from tinybert_lite.pipeline import evaluation
-from tinybert_lite.pipeline.pipeline import ENOUGH_STEPS, LONGEST_UNLABELLED
+from tinybert_lite.pipeline.config import ENOUGH_STEPS
+from tinybert_lite.pipeline.task_data import LONGEST_UNLABELED
 from tinybert_lite.students import init_from_general
 from tinybert_lite.training import TrainingConfig, fit
 
@@ -117,7 +118,7 @@ class World:
             name: tokenize(self.tokenizer, s.texts, None, s.labels) for name, s in splits.items()
         }
         more = tasks.unlabelled_sentences()
-        short = tokenize(self.tokenizer, more, None, None).lengths <= LONGEST_UNLABELLED
+        short = tokenize(self.tokenizer, more, None, None).lengths <= LONGEST_UNLABELED
         more = [text for text, fits in zip(more, short) if fits]
         task_texts = list(splits["train"].texts)
         self.texts = {

@@ -64,10 +64,10 @@ general)
     $PY -c "import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)" \
         .gpu/text.txt.xz >"$OUT/text.txt"
     for student in lite nano; do
-        $PY -m tinybert_lite general --student "$student" --start warm --text "$OUT/text.txt" \
+        $PY -m tinybert_lite general --student "$student" --init svd --text "$OUT/text.txt" \
             --epochs "${EPOCHS:-10}" --batch-size 128 --quiet --out "$OUT/general-$student"
         $PY -m tinybert_lite distill --task reviews --teacher reviews-teacher --student "$student" --quiet \
-            --general "$OUT/general-$student/model" --out "$OUT/reviews-from-general-$student"
+            --init "$OUT/general-$student/model" --out "$OUT/reviews-from-general-$student"
     done
     rm "$OUT/text.txt"
     ;;

@@ -49,7 +49,7 @@ CASES = {
     "option without its value": (f"{RUN} --out", "--out expected one argument"),
     "seed that is no number": (f"{RUN} {NEW} --seed one", "--seed takes a whole number, not 'one'"),
     "rate that is no number": (f"{RUN} {NEW} --finetune-learning-rate 1,5", "takes a number, not '1,5'"),
-    "negative seed": (f"{RUN} {NEW} --seed -1", "--seed must lie between 0 and"),
+    "negative seed": (f"{RUN} {NEW} --seed -1", "--seed must be between 0 and"),
     "no task": (f"run {NEW}", "Name either a task"),
     "two tasks": (f"{RUN} {NEW} --task reviews", "Name either a task"),
     "unknown task": (f"run --task revews {NEW}", "did you mean reviews?"),
@@ -76,7 +76,7 @@ CASES = {
     "evaluation labels that training lacks": (f"{RUN} --test other.csv {NEW}", "labels that training lacks"),
     "evaluation file is the training file": (f"{RUN} --test toy.csv {NEW}", "both the training and"),
     "unknown student": (f"{RUN} {NEW} --student tiny", "no student 'tiny'"),
-    "unknown start": (f"{RUN} {NEW} --start cold", "no start 'cold'"),
+    "unknown init": (f"{RUN} {NEW} --init cold", "no folder cold; --init takes random, svd, general"),
     "unknown projection": (f"{RUN} {NEW} --projection own", "no projection 'own'"),
     "unknown mapping": (f"{RUN} {NEW} --mapping middle", "no mapping called 'middle'"),
     "mapping that is no list": (f"{RUN} {NEW} --mapping 2,x,6", "not '2,x,6'"),
@@ -87,41 +87,42 @@ CASES = {
     "width and heads": (f"{RUN} --teacher eight-heads --student nano --out new", "take width 80 or 88"),
     "temperature 0": (f"{RUN} {NEW} --temperature 0", "--temperature must be"),
     "infinite temperature": (f"{RUN} {NEW} --temperature inf", "--temperature must be"),
-    "negative epochs": (f"{RUN} {NEW} --finetune-epochs -1", "--finetune-epochs must lie"),
-    "rate 0": (f"{RUN} {NEW} --intermediate-learning-rate 0", "--intermediate-learning-rate must lie"),
-    "rate 7": (f"{RUN} {NEW} --prediction-learning-rate 7", "--prediction-learning-rate must lie"),
+    "negative epochs": (f"{RUN} {NEW} --finetune-epochs -1", "--finetune-epochs must be between"),
+    "rate 0": (f"{RUN} {NEW} --intermediate-learning-rate 0", "--intermediate-learning-rate must be between"),
+    "rate 7": (f"{RUN} {NEW} --prediction-learning-rate 7", "--prediction-learning-rate must be between"),
     "batch size 0": (f"{RUN} {NEW} --batch-size 0", "--batch-size must be 1 or more"),
     "texts of two tokens": (f"{RUN} {NEW} --max-length 2", "--max-length must be 8 or more"),
-    "negative augmentation": (f"{RUN} {NEW} --augment -3", "--augment is the number"),
+    "negative augmentation": (f"{RUN} {NEW} --augment -3", "--augment must be 0 or more"),
     "negative memory": (f"{RUN} {NEW} --keep-gib -1", "--keep-gib must be 0 or more"),
     "NaN seconds": (f"{RUN} {NEW} --save-seconds nan", "--save-seconds must be 0 or more"),
-    "two starts": (f"{RUN} {NEW} --start warm --general general", "exclude each other"),
-    "random start and a general student": (f"{RUN} {NEW} --start random --general general", "exclude each other"),
+    "no general student of this size": (f"{RUN} {NEW} --student tinybert4 --init general", "No general student of size tinybert4"),
+    "option of the first edition": (f"{RUN} {NEW} --start warm", "no option '--start'"),
+    "two values of one setting": (f"{RUN} {NEW} --init random svd", "no argument 'svd'"),
     "--masked-lm without --augment": (f"{RUN} {NEW} --masked-lm general", "proposes words for --augment"),
-    "--no-unlabelled of an own file": (f"{RUN} {NEW} --no-unlabelled", "is for --task reviews"),
+    "--no-unlabeled of an own file": (f"{RUN} {NEW} --no-unlabeled", "is for --task reviews"),
     "temperature of numbers": (
         "run --cpu --quiet --train toy.csv --text text --label stars --regression --temperature 2 "
-        f"{NEW}", "--temperature softens classes"),
+        f"{NEW}", "--temperature softens class prob"),
     "shipped classifier to fine-tune": (f"finetune --cpu --quiet {OWN} --teacher reviews-lite --out new", "distill takes it"),
     "augment: a classifier to propose words": (f"augment --cpu --quiet {OWN} --masked-lm teacher --out new.jsonl", "no trained masked-LM head"),
     "augment: length of texts": (f"augment {OWN} --max-length 64 --out new.jsonl", "no option '--max-length'"),
     "adapter wider than the layers": (f"{RUN} {NEW} --lora-rank 100000", "width of the teacher's layers, 24"),
     "weights of 8-bit integers": (f"{EVALUATE} int8", "embeddings.word_embeddings.weight as I8"),
     "weights of truth values": (f"{RUN} --teacher bool --out new", "classifier.bias as BOOL"),
-    "augment: negative seed": (f"augment --cpu --quiet {OWN} --seed -1 --out new.jsonl", "--seed must lie"),
+    "augment: negative seed": (f"augment --cpu --quiet {OWN} --seed -1 --out new.jsonl", "--seed must be between"),
     "export: half a task": ("export teacher --text-pair b --out new", "Name either a task"),
-    "general: unknown start": (f"{GENERAL} --start cold", "no start 'cold'"),
+    "general: unknown init": (f"{GENERAL} --init cold", "no folder cold"),
     "general: batch size 0": (f"{GENERAL} --batch-size 0", "--batch-size must be 1 or more"),
-    "general: negative epochs": (f"{GENERAL} --epochs -1", "--epochs must lie"),
-    "general: rate 7": (f"{GENERAL} --learning-rate 7", "--learning-rate must lie"),
-    "general: negative seed": (f"{GENERAL} --seed -1", "--seed must lie"),
-    "general student missing": (f"{RUN} {NEW} --general nowhere", "no folder nowhere"),
-    "general student of another preset": (f"{DISTILL} teacher --general general", "not of this preset"),
+    "general: negative epochs": (f"{GENERAL} --epochs -1", "--epochs must be between"),
+    "general: rate 7": (f"{GENERAL} --learning-rate 7", "--learning-rate must be between"),
+    "general: negative seed": (f"{GENERAL} --seed -1", "--seed must be between"),
+    "general student missing": (f"{RUN} {NEW} --init nowhere", "no folder nowhere"),
+    "general student of another preset": (f"{DISTILL} teacher --init ./general", "not of this preset"),
     "--out is a file": (f"{RUN} --teacher teacher --out toy.csv", "is a file"),
     "--out is below a file": (f"{RUN} --teacher teacher --out toy.csv/new", "Nothing can be written"),
     "--out cannot be written": (f"{RUN} --teacher teacher --out /proc/new", "Nothing can be written"),
     "--out is not empty": (f"{RUN} --teacher teacher --out full", "is not empty"),
-    "--out is a model": (f"{RUN} --teacher teacher --out teacher", "something else than a run"),
+    "--out is a model": (f"{RUN} --teacher teacher --out teacher", "does not hold a run"),
     "--out holds another run": (f"{RUN} --teacher teacher --seed 1 --out before", "other settings (seed)"),
     "--out in use": (f"{RUN} --teacher teacher --out busy", "Another run is writing"),
     "--out with a broken config.json": (f"{RUN} --teacher teacher --out broken-config", "config.json is broken"),
@@ -160,6 +161,38 @@ CASES = {
     "evaluate: classifier for numbers": (
         "evaluate --train toy.csv --text text --label stars --regression --model teacher",
         "the task asks for a number"),
+    **{
+        f"--config: {what}": (f"run --cpu --quiet --config {file} --out new{more}", said)
+        for what, file, more, said in [
+            ("file missing", "nowhere.json", "", "There is no file nowhere.json"),
+            ("a folder", "before", "", "before is a folder; --config takes the config.json in it"),
+            ("broken JSON", "broken-config/config.json", "", "is not valid JSON"),
+            ("a table", "toy.csv", "", "is not valid JSON"),
+            ("JSON without end", "deep.json", "", "is not valid JSON"),
+            ("text in another encoding", "latin.json", "", "is not valid JSON"),
+            ("a list", "list.json", "", "is not the configuration of a run"),
+            ("config.json of a model", "teacher/config.json", "", "is not the configuration of a run"),
+            ("a run of general", "stage1.json", "", "give general --config stage1.json"),
+            ("phases of no command", "odd-phases.json", "", "other phases (intermediate)"),
+            ("misspelled setting", "misspelled.json", "", "unknown setting 'temprature'; did you mean 'temperature'?"),
+            ("unknown setting", "unknown.json", "", "unknown setting 'zzz'; remove it"),
+            ("setting of another phase", "foreign.json", "", "unknown setting 'general_words'"),
+            ("text for a number", "wrong-type.json", "", "seed as \"one\"; it must be a whole number"),
+            ("true for a number", "true.json", "", "batch_size as true; it must be a whole number"),
+            ("null for a text", "null.json", "", "student as null; it must be a string"),
+            ("a list of texts for a mapping", "mapping.json", "", "mapping as [\"a\"]; it must be a string or a list"),
+            ("a value out of range", "range.json", "", "--temperature must be a number above 0"),
+            ("NaN", "nan.json", "", "--prediction-learning-rate must be between 0 and 1, not nan"),
+            ("runtime that is no object", "runtime.json", "", "gives runtime as 3"),
+            ("unknown runtime setting", "runtime-key.json", "", "unknown setting 'gpu'"),
+            ("an option out of range", "before/config.json", " --batch-size 0", "--batch-size must be 1 or more"),
+            ("two tasks", "before/config.json", " --task reviews", "Name either a task"),
+        ]
+    },
+    "--config without --out": ("run --config before/config.json", "--out"),
+    "evaluate: no --config": (f"{EVALUATE} teacher --config before/config.json", "no option '--config'"),
+    "negative --recombine": (f"{RUN} {NEW} --recombine -1", "--recombine must be 0 or more"),
+    "general student of another preset, before fine-tuning": (f"{RUN} {NEW} --init ./general", "not of this preset"),
     "fetch: unknown asset": ("fetch teachr", "teachr"),
 }  # fmt: skip
 
@@ -212,12 +245,13 @@ def _make_runs(folder: Path) -> None:
     """Folders of runs: begun, in use, and damaged in several ways."""
     from tinybert_lite import __version__
     from tinybert_lite.data.storage import save_tensors
-    from tinybert_lite.pipeline import pipeline
 
     options = config.DistillationConfig(
         train="toy.csv", text="text", label="label", teacher="teacher"
     )
-    stored = {"version": __version__, "phases": list(pipeline.PHASES), **vars(options)}
+    phases = config.COMMAND_PHASES["run"]
+    stored = {"version": __version__, "phases": phases, **config.settings_of(options, phases)}
+    _make_configs(folder, stored)
     runs = (
         "before busy broken-config broken-phases broken-checkpoint other-checkpoint no-checkpoint"
     )
@@ -234,6 +268,30 @@ def _make_runs(folder: Path) -> None:
     save_tensors(tensors, folder / "no-checkpoint" / checkpoint, {})
     whole = (folder / "other-checkpoint" / checkpoint).read_bytes()
     (folder / "broken-checkpoint" / checkpoint).write_bytes(whole[: len(whole) // 2])
+
+
+def _make_configs(folder: Path, good: dict) -> None:
+    """Configuration files that --config must refuse."""
+    changed = {
+        "stage1": {"phases": ["general"]},
+        "odd-phases": {"phases": ["intermediate"]},
+        "misspelled": {"temprature": 2.0},
+        "unknown": {"zzz": 1},
+        "foreign": {"general_words": 10},
+        "wrong-type": {"seed": "one"},
+        "true": {"batch_size": True},
+        "null": {"student": None},
+        "mapping": {"mapping": ["a"]},
+        "range": {"temperature": -1.0},
+        "nan": {"prediction_learning_rate": float("nan")},
+        "runtime": {"runtime": 3},
+        "runtime-key": {"runtime": {"gpu": True}},
+    }
+    for name, change in changed.items():
+        (folder / f"{name}.json").write_text(json.dumps(good | change))
+    (folder / "list.json").write_text("[1]")
+    (folder / "deep.json").write_text("[" * 100_000)
+    (folder / "latin.json").write_bytes('{"phases": ["é"]}'.encode("latin-1"))
 
 
 @contextlib.contextmanager

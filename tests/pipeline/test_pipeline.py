@@ -12,10 +12,10 @@ import torch
 from transformers import AutoConfig
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import augmentation
-from tinybert_lite.cli import COMMANDS, EPOCHS, SIZES, VARIANTS, build_parser, main
+from tinybert_lite import augmentation, cli
+from tinybert_lite.cli import COMMANDS, VARIANTS, build_parser, main
 from tinybert_lite.data.storage import load_tensors
-from tinybert_lite.models import catalog
+from tinybert_lite.models import catalog, inference
 from tinybert_lite.models.loading import load_encoder
 from tinybert_lite.models.sizes import parameters
 from tinybert_lite.pipeline import config, pipeline, release
@@ -70,25 +70,24 @@ def test_the_card_gives_the_settings_that_were_used(classes, toys):
     text = (classes[0] / "README.md").read_text(encoding="utf-8")
     used = json.loads(text.split("```json")[1].split("```")[0])
     assert None not in used.values() and "null" not in text
-    assert used["start"] == "warm" and used["finetune_learning_rate"] == 1e-3
+    assert used["init"] == "svd" and used["finetune_learning_rate"] == 1e-3
     options = config.DistillationConfig(
         train=str(toys / "toy.csv"), text="text", label="label", teacher=str(toys / "teacher"),
-        student="nano", batch_size=16, lora_rank=0, general="a folder",
+        student="nano", batch_size=16, lora_rank=0, init="a folder",
     )  # fmt: skip
     (toys / "asked").mkdir()
     quiet = config.RuntimeConfig(cpu=True, progress=False)
-    chosen = pipeline.DistillationPipeline(options, toys / "asked", quiet, print)._chosen(
-        pipeline.PHASES
-    )
-    texts = len(pipeline.load_task(options).splits["train"])
-    wanted = {phase: steps * 16 / texts for phase, steps in pipeline.ENOUGH_STEPS.items()}
+    asked = pipeline.DistillationPipeline(options, toys / "asked", quiet)
+    chosen = asked.chosen_settings()
+    texts = len(asked.data.task.splits["train"])
+    wanted = {phase: steps * 16 / texts for phase, steps in config.ENOUGH_STEPS.items()}
     wanted = {f"{phase}_epochs": min(30, max(2, epochs)) for phase, epochs in wanted.items()}
     rates = {
         "finetune_learning_rate": 1e-4,
         "intermediate_learning_rate": 1e-3,
         "prediction_learning_rate": 3e-4,
     }
-    assert chosen == {"start": "general", **wanted, **rates}
+    assert chosen == {"init": "a folder", **wanted, **rates}
 
 
 def test_the_model_loads_in_a_plain_pipeline_without_this_package(classes):
@@ -101,18 +100,18 @@ def test_the_model_loads_in_a_plain_pipeline_without_this_package(classes):
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True, cwd=folder)
 
 
-def test_answers_on_the_disk_give_the_weights_of_answers_in_memory(toys, capsys):
+def test_teacher_outputs_on_disk_give_the_weights_of_outputs_in_memory(toys, capsys):
     weights = {}
     for out, limits, says in (
-        ("memory", (), "asked once and kept\n"),
-        ("disk", ("--keep-gib", "0", "--keep-disk-gib", "1"), "asked once and kept on the disk\n"),
-        ("asked", ("--keep-gib", "0"), "asked at every step\n"),
+        ("memory", (), "computed once and kept in memory\n"),
+        ("disk", ("--keep-gib", "0", "--keep-disk-gib", "1"), "computed once and kept on disk\n"),
+        ("recomputed", ("--keep-gib", "0"), "computed at every step (--keep-gib"),
     ):
         run(toys, f"kept-{out}", "--intermediate-epochs", "2", *limits)
         assert says in capsys.readouterr().out
         weights[out] = (toys / f"kept-{out}" / "model" / "model.safetensors").read_bytes()
-        assert not list((toys / f"kept-{out}").rglob("answers*"))
-    assert weights["disk"] == weights["memory"] != weights["asked"]
+        assert not list((toys / f"kept-{out}").rglob("teacher_outputs*"))
+    assert weights["disk"] == weights["memory"] != weights["recomputed"]
 
 
 def test_no_file_of_a_run_is_a_pickle(classes):
@@ -141,7 +140,7 @@ def test_pairs_are_read_with_both_token_types(toys):
     assert metrics["metric"] == "accuracy" and 0 < metrics["teacher"] <= 1
 
 
-def test_an_adapter_is_merged_into_the_teacher(toys):
+def test_low_rank_updates_are_merged_into_the_teacher(toys):
     run(toys, "adapter", "--lora-rank", "2", "--seed", "3")
     assert (toys / "adapter" / "adapter.safetensors").is_file()
     from safetensors import safe_open
@@ -157,6 +156,101 @@ def test_two_runs_of_one_seed_give_the_same_weights_and_another_seed_does_not(to
     first = (classes[0] / file).read_bytes()
     assert (toys / "again" / file).read_bytes() == first
     assert (toys / "seed 1" / file).read_bytes() != first
+
+
+def test_a_run_given_again_from_its_config_has_the_same_weights(toys):
+    run(toys, "first", "--temperature", "2", "--mapping", "2,4,6", "--keep-gib", "0")
+    file = toys / "first" / "config.json"
+    for out, more in (("config again", []), ("config changed", ["--temperature", "1"])):
+        assert main(["run", "--config", str(file), "--out", str(toys / out), *more]) == 0
+    stored = [
+        json.loads((toys / out / "config.json").read_text()) for out in ("first", "config again")
+    ]
+    assert stored[0] == stored[1] and stored[0]["runtime"]["keep_gib"] == 0
+    weights = [
+        (toys / out / "model" / "model.safetensors").read_bytes()
+        for out in ("first", "config again", "config changed")
+    ]
+    assert weights[0] == weights[1] != weights[2]
+
+
+def test_general_and_finetune_can_be_given_again_from_their_config(toys):
+    (toys / "again.txt").write_text("the film was great and the book was poor today. " * 100)
+    own = ["--train", str(toys / "toy.csv"), "--text", "text", "--label", "label"]
+    quiet = ["--teacher", str(toys / "teacher"), "--quiet", "--cpu"]
+    commands = {
+        "general": [*quiet, "--text", str(toys / "again.txt"), "--student", "nano"],
+        "finetune": [*quiet, *own, "--finetune-epochs", "1"],
+    }
+    for command, options in commands.items():
+        first, second = toys / f"{command} 1", toys / f"{command} 2"
+        assert main([command, *options, "--out", str(first)]) == 0
+        assert main([command, "--config", str(first / "config.json"), "--out", str(second)]) == 0
+        name = "teacher" if command == "finetune" else "model"
+        weights = [(f / name / "model.safetensors").read_bytes() for f in (first, second)]
+        assert weights[0] == weights[1]
+
+
+def test_a_general_distillation_given_again_trains_nothing_and_reports_the_same(toys):
+    (toys / "once.txt").write_text("the film was great and the book was poor today. " * 100)
+    given = ["general", "--text", str(toys / "once.txt"), "--teacher", str(toys / "teacher")]
+    given += ["--student", "nano", "--quiet", "--cpu", "--out", str(toys / "once")]
+    files = [toys / "once" / name for name in ("metrics.json", "log.jsonl", "README.md")]
+    contents = []
+    for _ in range(2):
+        assert main(given) == 0
+        contents.append([f.read_bytes() for f in files])
+    assert contents[0] == contents[1]
+
+
+def test_stage_1_and_stage_2_can_be_one_run(toys):
+    (toys / "all.txt").write_text("the film was great and the book was poor today. " * 100)
+    both = config.DistillationConfig(
+        train=str(toys / "toy.csv"), text="text", label="label", teacher=str(toys / "teacher"),
+        student="nano", batch_size=16, general_text=[str(toys / "all.txt")], finetune_epochs=1,
+        intermediate_epochs=1, prediction_epochs=1,
+    )  # fmt: skip
+    quiet = config.RuntimeConfig(cpu=True, progress=False)
+    metrics = pipeline.run(both, toys / "both", quiet, config.PHASES)
+    assert list(metrics["seconds"]) == ["general", "finetune", "intermediate", "prediction"]
+    stage_2 = dataclasses.replace(both, init=str(toys / "both" / "general"))
+    pipeline.run(stage_2, toys / "stage 2", quiet)
+    weights = [(toys / x / "model" / "model.safetensors").read_bytes() for x in ("both", "stage 2")]
+    assert weights[0] == weights[1]
+
+
+def test_recombined_texts_are_read_by_the_prediction_step_alone(toys, capsys):
+    run(toys, "recombined", "--recombine", "50", "--intermediate-epochs", "2")
+    assert "prediction texts: 1" in capsys.readouterr().out
+    run(toys, "not recombined", "--intermediate-epochs", "2")
+    steps = {}
+    for out in ("recombined", "not recombined"):
+        log = (toys / out / "log.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in log]
+        steps[out] = {r["phase"]: r["step"] for r in rows}
+    assert steps["recombined"]["intermediate"] == steps["not recombined"]["intermediate"]
+    assert steps["recombined"]["prediction"] > steps["not recombined"]["prediction"]
+
+
+def test_teacher_logits_that_are_kept_are_not_computed_again(toys, monkeypatch):
+    options = config.DistillationConfig(
+        train=str(toys / "toy.csv"), text="text", label="label", teacher=str(toys / "teacher"),
+        student="nano", recombine=20,
+    )  # fmt: skip
+    (toys / "logits" / "state").mkdir(parents=True)
+    calls = []
+    predict = inference.predict
+    monkeypatch.setattr(inference, "predict", lambda *a: calls.append(len(a[1])) or predict(*a))
+    quiet = config.RuntimeConfig(cpu=True, progress=False)
+    found = []
+    for _ in range(2):
+        one = pipeline.DistillationPipeline(options, toys / "logits", quiet)
+        one.teacher = pipeline.loading.load_classifier(
+            str(toys / "teacher"), one.data.task.label_names
+        )[0]
+        torch.manual_seed(0)
+        found.append(one.teacher_logits())
+    assert len(calls) == 1 and torch.equal(*found)
 
 
 def test_distill_takes_a_teacher_whose_classes_stand_in_another_order(toys, classes):
@@ -188,7 +282,7 @@ def test_general_distillation_makes_a_start_that_run_takes(toys):
     given = ["general", "--text", str(toys / "text.txt"), "--teacher", str(toys / "teacher")]
     given += ["--student", "nano", "--batch-size", "2", "--quiet", "--cpu", "--out"]
     assert main([*given, str(toys / "general")]) == 0
-    run(toys, "from general", "--general", str(toys / "general" / "model"))
+    run(toys, "from general", "--init", str(toys / "general" / "model"))
 
 
 def test_a_general_student_that_is_shipped_is_known_by_its_name(toys, monkeypatch):
@@ -223,14 +317,26 @@ def test_every_command_has_help_with_an_example(command, capsys):
 
 def test_help_gives_the_default_of_every_option_that_takes_a_value():
     for command, parser in build_parser().commands.items():
-        fields = {f.name: f.default for f in dataclasses.fields(config.DistillationConfig)}
         for action in parser._actions:
-            said = parser._get_formatter()._expand_help(action) if action.help else ""
+            text = parser._get_formatter()._expand_help(action) if action.help else ""
             if action.nargs == 0 or action.required or action.dest in OWN_DATA:
                 continue
-            assert "(default: " in said, f"{command} {action.dest}: {said}"
-            if action.default is not None and command in ("run", "finetune", "distill"):
-                assert action.default == {**fields, **vars(config.RuntimeConfig())}[action.dest]
+            assert "(default: " in text, f"{command} {action.dest}: {text}"
+
+
+def test_a_run_command_has_an_option_for_each_setting_of_its_phases_and_for_no_other():
+    for command, phases in config.COMMAND_PHASES.items():
+        actions = build_parser().commands[command]._actions
+        fields = config.options(config.DistillationConfig, phases)
+        fields += config.options(config.RuntimeConfig, phases)
+        own = {"help", "debug", "out", "config"}
+        assert {a.dest for a in actions} - own == {f.name for f in fields}, command
+
+
+def test_a_setting_that_is_not_given_has_the_default_of_its_dataclass():
+    given = build_parser().parse_args(["run", "--task", "reviews", "--out", "x"])
+    assert cli.config_of(config.DistillationConfig, given) == config.DistillationConfig("reviews")
+    assert cli.config_of(config.RuntimeConfig, given) == config.RuntimeConfig()
 
 
 def test_help_gives_the_sizes_and_defaults_that_the_program_has(teacher_dir):
@@ -239,14 +345,12 @@ def test_help_gives_the_sizes_and_defaults_that_the_program_has(teacher_dir):
     for name, preset in PRESETS.items():
         size = parameters(build_student(teacher, name)) / 1e6
         sizes.append(f"{name} {preset.layers} × {preset.width} ({size:.1f} M)")
-    assert SIZES.endswith(": " + ", ".join(sizes))
+    fields = {f.name: f for f in dataclasses.fields(config.DistillationConfig)}
+    assert ", ".join(sizes) in fields["student"].metadata["help"]
     texts = {"finetune": 7212, "intermediate": 19_350, "prediction": 19_350}  # of reviews
-    for phase, steps in pipeline.ENOUGH_STEPS.items():
+    for phase, steps in config.ENOUGH_STEPS.items():
         epochs = min(30, max(2, steps * 32 / texts[phase]))
-        assert (
-            f" {steps:,} steps, at least 2 and at most 30; for reviews {epochs:.2g})"
-            in EPOCHS[phase]
-        )
+        assert f"{config.REVIEWS_EPOCHS[phase]:g}" == f"{epochs:.2g}"
     assert f"(default: {augmentation.N_A};" in VARIANTS
     assert {*augmentation.VARIANTS.values()} == {10, 20, 30}
 

@@ -1,141 +1,322 @@
-"""What a run depends on, said once, and refused early where it cannot work."""
+"""Run configuration, declared once: the command line, its help and config.json come from here.
 
-import math
-from dataclasses import dataclass
+Nothing heavy is imported, so that `--help` is instant; `validation` checks what needs torch.
+"""
+
+import dataclasses
+import difflib
+import json
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 from tinybert_lite import UserError
-from tinybert_lite.data import tasks
-from tinybert_lite.mapping import layer_mapping
-from tinybert_lite.models import catalog
-from tinybert_lite.models.loading import load_config
-from tinybert_lite.students import PRESETS, student_config
+
+PHASES = ("general", "finetune", "augment", "intermediate", "prediction")
+COMMAND_PHASES = {
+    "run": ("finetune", "augment", "intermediate", "prediction"),
+    "finetune": ("finetune",),
+    "general": ("general",),
+    "distill": ("augment", "intermediate", "prediction"),
+}
+STUDENT_PHASES = ("general", "intermediate", "prediction")
+TASK_PHASES = COMMAND_PHASES["run"]
+# What an open number of epochs comes to: enough for reviews, many passes over a small file.
+ENOUGH_STEPS = {"finetune": 450, "intermediate": 1700, "prediction": 1100}
+REVIEWS_EPOCHS = {"finetune": 2, "intermediate": 2.8, "prediction": 2}  # what it is for reviews
+MAX_SEED = 2**32 - 1
+
+
+def parse_mapping(text: str) -> str | list[int]:
+    """A strategy's name, or teacher layers as 2,4,6. Raises UserError."""
+    if not text[:1].isdigit():
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise UserError(
+            f"--mapping takes uniform, top, bottom, or teacher layers as 2,4,6, not {text!r}."
+        ) from error
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    phases: tuple[str, ...] = PHASES,
+    group: str = "training",
+    flag: str | None = None,
+    metavar: str | None = None,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """A dataclass field that is also a command-line option of the commands with these `phases`."""
+    metadata = {
+        "help": help,
+        "phases": phases,
+        "group": group,
+        "flag": flag,
+        "metavar": metavar,
+        "parse": parse,
+    }
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def _of_task(default: Any, help: str, metavar: str | None = None) -> Any:
+    return option(default, help, phases=TASK_PHASES, group="task", metavar=metavar)
+
+
+def _epochs(phase: str) -> Any:
+    return option(
+        None,
+        f"passes over the texts (default: as many as make {ENOUGH_STEPS[phase]:,} steps, at least 2 "
+        f"and at most 30; for reviews {REVIEWS_EPOCHS[phase]:g})",
+        phases=(phase,),
+    )
 
 
 @dataclass
 class DistillationConfig:
-    """Everything a run depends on; two runs with equal options give equal weights on a CPU."""
+    """Everything a run's result depends on; equal configurations give equal weights on a CPU."""
 
-    task: str | None = None
-    train: str | None = None
-    test: str | None = None
-    text: str | None = None
-    text_pair: str | None = None
-    label: str | None = None
-    regression: bool = False
-    teacher: str = "minilm"
-    student: str = "lite"
-    start: str | None = None
-    mapping: str | list[int] = "uniform"
-    projection: str = "paper"
-    general: str | None = None
-    unlabelled: bool = True
-    augment: int = 0
-    masked_lm: str = "minilm"
-    temperature: float = 1.0
-    seed: int = 0
-    max_length: int = 128
-    batch_size: int = 32
-    lora_rank: int = 16
-    finetune_epochs: float | None = None
-    finetune_learning_rate: float | None = None
-    intermediate_epochs: float | None = None
-    intermediate_learning_rate: float = 1e-3
-    prediction_epochs: float | None = None
-    prediction_learning_rate: float = 3e-4
+    task: str | None = _of_task(None, "reviews, review-ratings, glue/sst2 …", "NAME")
+    train: str | None = _of_task(None, "your own .csv, .tsv, .jsonl or .parquet file", "FILE")
+    test: str | None = _of_task(None, "your own test file (default: a fifth of the rows)", "FILE")
+    text: str | None = _of_task(None, "column with the texts", "COLUMN")
+    text_pair: str | None = _of_task(None, "column with the second texts", "COLUMN")
+    label: str | None = _of_task(None, "column with the labels", "COLUMN")
+    regression: bool = _of_task(False, "the labels are numbers to predict")
+
+    teacher: str = option(
+        "minilm", "minilm (embedded), a model folder, or a hub name", group="models"
+    )
+    student: str = option(
+        "lite",
+        "layers × width (parameters): lite 3 × 192 (7.3 M), nano 3 × 84 (2.9 M), "
+        "tinybert4 4 × 312 (14.4 M), tinybert6 6 × 768 (67.0 M)",
+        phases=STUDENT_PHASES,
+        group="models",
+    )
+    init: str | None = option(
+        None,
+        "the student's initial weights: random, svd (of the teacher's embeddings), general (the "
+        "shipped general student of this size), a shipped one's name, or the model folder that "
+        "general wrote (default: svd; for general random)",
+        phases=STUDENT_PHASES,
+        group="models",
+    )
+    mapping: str | list[int] = option(
+        "uniform",
+        "g(m): uniform (2,4,6 of 6 for a student of 3 layers), top, bottom, or layers as 1,3,6",
+        phases=STUDENT_PHASES,
+        group="models",
+        parse=parse_mapping,
+    )
+    projection: str = option(
+        "paper",
+        "paper (W_e and W_h) or shared (one for all outputs, as in the authors' code)",
+        phases=STUDENT_PHASES,
+        group="models",
+    )
+
+    general_text: list[str] = option(
+        [],
+        ".txt files (default: the embedded texts)",
+        phases=("general",),
+        flag="--text",
+        metavar="FILE",
+    )
+    general_words: int | None = option(
+        None, "use at most this many words (default: all)", phases=("general",), flag="--words"
+    )
+    general_epochs: float = option(
+        1.0, "passes over the text", phases=("general",), flag="--epochs"
+    )
+    general_learning_rate: float = option(
+        1e-3, "largest learning rate", phases=("general",), flag="--learning-rate"
+    )
+
+    unlabeled: bool = option(
+        True,
+        "for reviews: do not train on the unlabeled sentences as well",
+        phases=("intermediate", "prediction"),
+        flag="--no-unlabeled",
+    )
+    augment: int = option(
+        0, "augmented variants of each sentence (Algorithm 1); 0 for none", phases=("augment",)
+    )
+    masked_lm: str = option(
+        "minilm",
+        "the masked language model that proposes words: minilm (shipped head), a model folder, or "
+        "a hub name",
+        phases=("augment",),
+        metavar="NAME",
+    )
+    recombine: int = option(
+        0,
+        "texts recombined from clauses of the training texts that the prediction step reads too; 0 "
+        "for none",
+        phases=("prediction",),
+    )
+    temperature: float = option(1.0, "temperature of equation 10", phases=("prediction",))
+    lora_rank: int = option(
+        16,
+        "fine-tune low-rank updates (LoRA) of this rank; 0 for all weights",
+        phases=("finetune",),
+        metavar="RANK",
+    )
+
+    seed: int = option(0, "seed of every random choice")
+    max_length: int = option(128, "longest text in tokens; the rest is cut off")
+    batch_size: int = option(32, "texts per step")
+    finetune_epochs: float | None = _epochs("finetune")
+    finetune_learning_rate: float | None = option(
+        None,
+        "largest learning rate (default: 0.001 with LoRA, 0.0001 with --lora-rank 0)",
+        phases=("finetune",),
+    )
+    intermediate_epochs: float | None = _epochs("intermediate")
+    intermediate_learning_rate: float = option(
+        1e-3, "largest learning rate", phases=("intermediate",)
+    )
+    prediction_epochs: float | None = _epochs("prediction")
+    prediction_learning_rate: float = option(3e-4, "largest learning rate", phases=("prediction",))
 
 
 @dataclass
 class RuntimeConfig:
-    """How a run is carried out: may differ from a command to its continuation."""
+    """How a run is carried out; may change between a command and its continuation."""
 
-    cpu: bool = False
-    progress: bool = True
-    save_seconds: float = 60.0
-    keep_gib: float = 4.0
-    keep_disk_gib: float = 0.0
-
-
-def load_task(options: DistillationConfig) -> tasks.Task:
-    """The task the options name: a known one, or the user's own files."""
-    if (options.task is None) == (options.train is None):
-        raise UserError(
-            "Name either a task (--task reviews) or your own file (--train a.csv --text COLUMN "
-            "--label COLUMN)."
-        )
-    if options.task is not None:
-        own = {"--test": options.test, "--text": options.text, "--label": options.label}
-        own |= {"--text-pair": options.text_pair, "--regression": options.regression}
-        odd = [name for name, value in own.items() if value]
-        if odd:
-            raise UserError(f"{', '.join(odd)} belongs to --train, not to --task {options.task}.")
-        return tasks.load_task(options.task)
-    if options.text is None or options.label is None:
-        raise UserError("--train also needs --text COLUMN and --label COLUMN.")
-    return tasks.load_files(
-        options.train,
-        options.test,
-        text=options.text,
-        label=options.label,
-        text_pair=options.text_pair,
-        regression=options.regression,
+    cpu: bool = option(False, "do not use a GPU", group="runtime")
+    progress: bool = option(True, "no progress bars", group="runtime", flag="--quiet")
+    save_seconds: float = option(60.0, "seconds between checkpoints", group="runtime")
+    keep_gib: float = option(
+        4.0, "GiB of memory in which the teacher's outputs may be kept", group="runtime"
+    )
+    keep_disk_gib: float = option(
+        0.0,
+        "GiB of disk in which teacher outputs that need more memory may be kept; without it the "
+        "teacher runs at every step",
+        group="runtime",
     )
 
 
-def validate(options: DistillationConfig, manner: RuntimeConfig | None = None) -> None:
-    """Refuse options that cannot work before anything is loaded. Raises UserError."""
-    for name in ("keep_gib", "keep_disk_gib", "save_seconds"):
-        value = getattr(manner or RuntimeConfig(), name)
-        if not 0 <= value < math.inf:
-            raise UserError(f"--{name.replace('_', '-')} must be 0 or more, not {value:g}.")
-    if not 0 <= options.seed < 2**32:
-        raise UserError(f"--seed must lie between 0 and {2**32 - 1:,}, not {options.seed}.")
-    if options.student not in PRESETS:
-        raise UserError(f"There is no student {options.student!r}; take {', '.join(PRESETS)}.")
-    if options.start not in (None, "random", "warm"):
-        raise UserError(f"There is no start {options.start!r}; take random or warm.")
-    if options.projection not in ("paper", "shared"):
-        raise UserError(f"There is no projection {options.projection!r}; take paper or shared.")
-    if options.general and not Path(options.general).is_dir():
-        shipped = catalog.general_names()
-        if options.general not in shipped:
-            raise UserError(
-                f"There is no folder {options.general}; --general takes the model folder of a "
-                "general student, as general writes it"
-                + (f", or {', '.join(shipped)}." if shipped else ".")
-            )
-    if options.start and options.general:
+def options(
+    kind: type, phases: Iterable[str] = PHASES, group: str | None = None
+) -> list[dataclasses.Field]:
+    """The fields of a configuration class that matter to these phases, in their order."""
+    wanted = set(phases)
+    return [
+        f
+        for f in dataclasses.fields(kind)
+        if wanted & set(f.metadata["phases"]) and group in (None, f.metadata["group"])
+    ]
+
+
+def flag(f: dataclasses.Field) -> str:
+    """The command-line spelling of a field: `--batch-size`."""
+    return f.metadata["flag"] or "--" + f.name.replace("_", "-")
+
+
+def value_type(f: dataclasses.Field) -> type:
+    """The type of a field's value where there is one: `int` of `int | None`."""
+    kinds = [k for k in get_args(f.type) if k is not types.NoneType]
+    return kinds[0] if isinstance(f.type, types.UnionType) else f.type  # type: ignore[return-value]
+
+
+def settings_of(config: DistillationConfig, phases: Iterable[str]) -> dict[str, Any]:
+    """The settings that matter to these phases, as config.json keeps them."""
+    return {f.name: getattr(config, f.name) for f in options(DistillationConfig, phases)}
+
+
+def general_student(config: DistillationConfig) -> str | None:
+    """The general student to start from, as a folder or a shipped name; None for random or SVD."""
+    if config.init in (None, "random", "svd"):
+        return None
+    return f"general-{config.student}" if config.init == "general" else config.init
+
+
+# The file ---------------------------------------------------------------------------------------
+
+
+def read_config(file: str | Path, phases: tuple[str, ...]) -> tuple[dict, dict]:
+    """The settings and the runtime settings in a run's config.json.
+
+    Raises UserError when it is not the config.json of a run of these phases.
+    """
+    content = _read_object(Path(file))
+    of = tuple(content["phases"])
+    if of != phases:
+        command = next((name for name, known in COMMAND_PHASES.items() if known == of), None)
+        hint = f"give {command} --config {file}" if command else "take another file"
         raise UserError(
-            f"--start {options.start} and --general exclude each other: a student starts once."
+            f"{file} is of a run with other phases ({', '.join(map(str, of))}); {hint}."
         )
-    if options.masked_lm != "minilm" and not options.augment:
-        raise UserError("--masked-lm proposes words for --augment; give both, or neither.")
-    if not options.unlabelled and options.task not in ("reviews", "review-ratings"):
-        raise UserError("--no-unlabelled is for --task reviews and review-ratings; leave it out.")
-    if not 0 < options.temperature < math.inf:
-        raise UserError(f"--temperature must be a number above 0, not {options.temperature:g}.")
-    for name, least in (("batch_size", 1), ("max_length", 8)):
-        if getattr(options, name) < least:
+    runtime = content.get("runtime", {})
+    if not isinstance(runtime, dict):
+        raise UserError(
+            f"{file} gives runtime as {runtime!r}; it must be an object, or be left out."
+        )
+    settings = {k: v for k, v in content.items() if k not in ("version", "phases", "runtime")}
+    _check(settings, DistillationConfig, phases, file)
+    _check(runtime, RuntimeConfig, phases, file)
+    return settings, runtime
+
+
+def _read_object(file: Path) -> dict:
+    takes = "--config takes the config.json that a run wrote into its --out folder"
+    if file.is_dir():
+        raise UserError(f"{file} is a folder; --config takes the config.json in it.")
+    if not file.is_file():
+        raise UserError(f"There is no file {file}; {takes}.")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}); {takes}.") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file} is not valid JSON; {takes}.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("phases"), list):
+        raise UserError(f"{file} is not the configuration of a run; {takes}.")
+    return content
+
+
+def _check(values: dict, kind: type, phases: tuple[str, ...], file: str | Path) -> None:
+    """Refuse settings that do not exist or have a value of the wrong type."""
+    known = {f.name: f for f in options(kind, phases)}
+    for name, value in values.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else "remove it."
+            raise UserError(f"{file} has the unknown setting {name!r}; {hint}")
+        if not _is_a(value, known[name].type):
+            shown = getattr(known[name].type, "__name__", None) or str(known[name].type)
             raise UserError(
-                f"--{name.replace('_', '-')} must be {least} or more, not {getattr(options, name)}."
+                f"{file} gives {name} as {json.dumps(value)}; it must be {_TYPES.get(shown, shown)}."
             )
-    if options.lora_rank < 0:
-        raise UserError(f"--lora-rank is a rank, 0 for none, not {options.lora_rank}.")
-    if options.augment < 0:
-        raise UserError(f"--augment is the number of variants a sentence, not {options.augment}.")
-    for phase in ("finetune", "intermediate", "prediction"):
-        epochs, rate = (
-            getattr(options, f"{phase}_epochs"),
-            getattr(options, f"{phase}_learning_rate"),
-        )
-        if epochs is not None and not 0 <= epochs <= 10_000:
-            raise UserError(f"--{phase}-epochs must lie between 0 and 10,000, not {epochs:g}.")
-        if rate is not None and not 0 < rate < 1:
-            raise UserError(f"--{phase}-learning-rate must lie between 0 and 1, not {rate:g}.")
 
 
-def validate_student(options: DistillationConfig) -> None:
-    """Refuse a student that does not fit its teacher, before hours of fine-tuning it."""
-    teacher = load_config(options.teacher)
-    student = student_config(teacher, options.student)
-    layer_mapping(teacher.num_hidden_layers, student.num_hidden_layers, options.mapping)
+_TYPES = {
+    "str": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "list": "a list of strings",
+    "str | None": "a string or null",
+    "int | None": "a whole number or null",
+    "float | None": "a number or null",
+    "str | list[int]": "a string or a list of whole numbers",
+}
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value read from JSON has the declared type."""
+    if isinstance(kind, types.UnionType):
+        return any(_is_a(value, k) for k in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is_a(v, get_args(kind)[0]) for v in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))

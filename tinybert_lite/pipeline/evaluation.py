@@ -16,11 +16,8 @@ from tinybert_lite.models.loading import (
     needs_number,
     reorder_classes,
 )
-from tinybert_lite.pipeline.config import (
-    DistillationConfig,
-    load_task,
-    validate,
-)
+from tinybert_lite.pipeline.config import DistillationConfig
+from tinybert_lite.pipeline.validation import load_task, validate
 
 
 def predicted_labels(task: Task, logits: np.ndarray) -> np.ndarray:

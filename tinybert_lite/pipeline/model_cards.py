@@ -92,14 +92,14 @@ def _against_the_majority(metrics: dict) -> list[str]:
 
 def write_general(out: Path, metrics: dict, options: dict) -> None:
     """README.md of a generally distilled student."""
-    m, text = metrics, ", ".join(options["text"]) or "the embedded texts (see data/README.md)"
+    m, text = metrics, ", ".join(options["general_text"]) or "the embedded texts (see data/README.md)"
     lines = [
         "# A general student",
         "",
         f"Stage 1 of TinyBERT (Jiao et al. 2020): distilled from `{options['teacher']}` on "
         f"{m['passages']:,} passages, {m['tokens']:,} tokens of {text}, without labels. It has "
         f"{m['student_params']:,} parameters and no head: give it to `run` or `distill` with "
-        "`--general FOLDER/model`.",
+        "`--init FOLDER/model`.",
         "",
         f"Seed {m['seed']}; {m['seconds']['general']:.0f} seconds on "
         f"{m['environment']['processor']}, {m['environment']['threads']} threads, GPU "

@@ -75,7 +75,7 @@ def ship_general(out: Path, name: str, command: str) -> Path:
 
 The encoder of a student after stage 1 (general distillation), and its projection, in half
 precision; its tokenizer is the embedded teacher's. Give it to `run` or `distill` with
-`--general {name}`, or load it with `tinybert_lite.models.load_encoder("{name}")`. It has no head.
+`--init {name}`, or load it with `tinybert_lite.models.load_encoder("{name}")`. It has no head.
 
 | | |
 |---|---|

@@ -1,10 +1,12 @@
-"""Output folders: one run each, refused to others, with models that plain transformers load."""
+"""Output folders: one run each, refused to other runs, with models that plain transformers loads."""
 
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
@@ -12,24 +14,56 @@ from transformers import PreTrainedModel
 from tinybert_lite import UserError, __version__
 from tinybert_lite.data.storage import save_tensors, write_json
 from tinybert_lite.students import Projection
+from tinybert_lite.training import History
+
+MODEL_FOLDERS = {"finetune": "teacher", "prediction": "model"}  # of other phases: their names
 
 
 def first_process() -> bool:
-    """Whether this is the one of several processes that writes and speaks, or the only one."""
+    """Whether this process is the one of several that writes and reports, or the only one."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def run_folder(out: Path, settings: dict, phases: tuple[str, ...]):
-    """Make the output folder ours: refuse one that is in use or holds another run.
+def run_folder(
+    out: Path, settings: dict, phases: Sequence[str], runtime: dict[str, Any] | None = None
+):
+    """Hold the output folder's lock; refuse a folder that is in use or holds another run.
 
-    Of several processes of one run the first does so for all.
+    Of several processes of one run the first does so for all. `runtime` is noted in config.json
+    but may change when the run is continued. Raises UserError.
     """
     if not first_process():
         yield
         return
-    there = out.exists()
-    if there and not out.is_dir():
+    existed = out.exists()
+    lock = _lock(out)
+    fresh = False
+    try:
+        config = {"version": __version__, "phases": list(phases), **settings}
+        fresh = _claim(out, json.loads(json.dumps(config)), runtime)
+        yield
+    except BaseException:
+        # A run that ends before its first result leaves nothing for the next command to trip over.
+        state = out / "state"
+        begun = (out / "phases.json").exists() or (state.is_dir() and any(state.iterdir()))
+        if fresh and not begun:
+            (out / "config.json").unlink(missing_ok=True)
+            with suppress(OSError):
+                state.rmdir()
+        raise
+    finally:
+        with suppress(OSError):  # Windows keeps a file that is open
+            (out / ".lock").unlink()  # before it is released, or it may be another's
+        lock.release()
+        if not existed:
+            with suppress(OSError):  # it is not empty unless nothing was made
+                out.rmdir()
+
+
+def _lock(out: Path) -> FileLock:
+    """Make the folder and lock it."""
+    if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; --out needs a folder.")
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -43,76 +77,109 @@ def run_folder(out: Path, settings: dict, phases: tuple[str, ...]):
         raise UserError(
             f"Nothing can be written into {out} ({error.strerror}); take another --out."
         ) from error
-    fresh = False
-    try:
-        config = {"version": __version__, "phases": list(phases), **settings}
-        config = json.loads(json.dumps(config))
-        file = out / "config.json"
-        if file.is_file():
-            before = read_json(file, "take another --out")
-            if "phases" not in before:
-                raise UserError(f"{out} holds something else than a run; take another --out.")
-            differing = [k for k in config | before if config.get(k) != before.get(k)]
-            if differing:
-                raise UserError(
-                    f"{out} holds a run with other settings ({', '.join(sorted(differing))}); "
-                    "take another --out, or give that run's command again."
-                )
-        elif any(p.name not in (".lock", "config.json.part") for p in out.iterdir()):
-            raise UserError(f"{out} is not empty and no run of this program; take another --out.")
-        else:
-            fresh = True
-            write_json(file, config)
-        yield
-    except BaseException:
-        # A run that ends before its first result leaves nothing that the next command trips over.
-        state = out / "state"
-        made = (out / "phases.json").exists() or (state.is_dir() and any(state.iterdir()))
-        if fresh and not made:
+    return lock
+
+
+def _claim(out: Path, config: dict, runtime: dict[str, Any] | None) -> bool:
+    """Write config.json into an empty folder, or check the one that is there; whether it is new."""
+    file = out / "config.json"
+    if not file.is_file():
+        if any(p.name not in (".lock", "config.json.part") for p in out.iterdir()):
+            raise UserError(f"{out} is not empty and holds no run; take another --out.")
+        write_json(file, config | ({"runtime": runtime} if runtime else {}))
+        return True
+    before = read_json(file, "take another --out")
+    if "phases" not in before:
+        raise UserError(f"{out} does not hold a run but something else; take another --out.")
+    before.pop("runtime", None)
+    differing = [k for k in config | before if config.get(k) != before.get(k)]
+    if differing:
+        raise UserError(
+            f"{out} holds a run with other settings ({', '.join(sorted(differing))}); "
+            "take another --out, or give that run's command again."
+        )
+    return False
+
+
+class FinishedPhases:
+    """phases.json of a run: its finished phases, each with seconds, dev score and other facts.
+
+    A phase whose model folder is gone is done again. Only the process that `writes` changes files.
+    """
+
+    def __init__(self, out: Path, phases: Sequence[str], writes: bool = True):
+        self.out, self.phases, self.writes = out, phases, writes
+        self.file = out / "phases.json"
+        self.facts: dict[str, dict[str, Any]] = {}
+
+    def __contains__(self, phase: str) -> bool:
+        return phase in self.facts
+
+    def load(self) -> None:
+        """Read phases.json. Raises UserError if it is broken."""
+        if self.file.is_file():
+            fix = "remove it and give the command again: its phases are done again"
+            stored = read_json(self.file, fix)
+            self.facts = {p: facts for p, facts in stored.items() if self._has_model(p)}
+
+    def folder(self, phase: str) -> Path:
+        """The folder of the model that a phase makes."""
+        if tuple(self.phases) == ("general",):
+            return self.out / "model"
+        return self.out / MODEL_FOLDERS.get(phase, phase)
+
+    def checkpoint(self, phase: str) -> Path:
+        """The training checkpoint of a phase that is not finished."""
+        return self.out / "state" / f"{phase}.safetensors"
+
+    def finish(self, phase: str, history: History, **facts: Any) -> None:
+        """Note a phase as finished; only then is its checkpoint no longer needed."""
+        best = {"seconds": round(history.seconds, 1), "dev": history.best}
+        self.facts[phase] = best | facts
+        if self.writes:
+            write_json(self.file, self.facts)
+        self.remove(self.checkpoint(phase))
+
+    def remove(self, file: Path) -> None:
+        """Remove a file that is no longer needed."""
+        if self.writes:
             file.unlink(missing_ok=True)
-            with suppress(OSError):
-                state.rmdir()
-        raise
-    finally:
-        with suppress(OSError):  # Windows keeps a file that is open
-            (out / ".lock").unlink()  # before it is released, or it may be another's
-        lock.release()
-        if not there:
-            with suppress(OSError):  # it is not empty unless nothing was made
-                out.rmdir()
+
+    def _has_model(self, phase: str) -> bool:
+        return phase == "augment" or (self.folder(phase) / "config.json").is_file()
 
 
-def read_json(file: Path, mend: str) -> dict:
-    """A JSON object that this program wrote. Raises UserError, with what to do, if it is broken."""
+def read_json(file: Path, fix: str) -> dict:
+    """A JSON object that this program wrote. Raises UserError, with the `fix`, if it is broken."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(content, dict):
             return content
     except ValueError:
         pass
-    raise UserError(f"{file} is broken; {mend}.")
+    raise UserError(f"{file} is broken; {fix}.")
 
 
 def save_model(
     model: PreTrainedModel, tokenizer, folder: Path, projection: Projection | None = None
 ) -> None:
-    """Write a folder that plain transformers loads, made beside and moved into place.
+    """Write a folder that plain transformers loads, first to a temporary path, then moved into place.
 
     Raises UserError when it cannot be written.
     """
-    beside = folder.with_name(folder.name + ".part")
-    shutil.rmtree(beside, ignore_errors=True)
+    temporary = folder.with_name(folder.name + ".part")
+    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        model.save_pretrained(beside)
-        tokenizer.save_pretrained(beside)
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
         if projection is not None:
-            save_tensors(projection.state_dict(), beside / "projection.safetensors", {})
+            save_tensors(projection.state_dict(), temporary / "projection.safetensors", {})
         shutil.rmtree(folder, ignore_errors=True)
-        beside.replace(folder)
+        temporary.replace(folder)
     except UserError:
         raise
     except Exception as error:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
             f"The model could not be written into {folder} ({error}); free some space and give "
             "the same command again."

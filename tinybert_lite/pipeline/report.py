@@ -1,0 +1,101 @@
+"""The report of a run: what metrics.json holds, the model card and the figures."""
+
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from tinybert_lite.data.storage import write_json, write_text
+from tinybert_lite.data.tasks import Task
+from tinybert_lite.data.tokenized import TokenizedDataset
+from tinybert_lite.models import inference
+from tinybert_lite.models.sizes import flops, parameters
+from tinybert_lite.pipeline import evaluation, model_cards
+from tinybert_lite.pipeline.config import DistillationConfig
+
+
+def task_metrics(
+    task: Task,
+    teacher: PreTrainedModel,
+    student: PreTrainedModel | None,
+    test: TokenizedDataset,
+    max_length: int,
+) -> dict:
+    """Scores, sizes and latency (ms per text) of the models on the test split."""
+    models = {"teacher": teacher} | ({} if student is None else {"student": student})
+    scores = {name: evaluation.score(task, m, test) for name, m in models.items()}
+    main = {name: s[task.metric] for name, s in scores.items()}
+    size = parameters(teacher)
+    metrics = {
+        "task": task.name,
+        "metric": task.metric,
+        **main,
+        "retained": _ratio(main.get("student"), main["teacher"]),
+        "majority": task.majority()[task.metric],
+        "test_size": len(test),
+        "all_scores": scores,
+        "teacher_params": size,
+        "teacher_flops": flops(teacher.config),
+    }
+    if student is None:
+        return metrics
+    one = inference.latency(models, batch=1, tokens=max_length)
+    many = inference.latency(models, batch=32, tokens=max_length, repeats=3)
+    student_size = parameters(student)
+    return metrics | {
+        "student_params": student_size,
+        "student_flops": flops(student.config),
+        "size_ratio": size / student_size,
+        "latency_ms": {**one, "batch": 1, "tokens": max_length},
+        "latency_ms_batch_32": {**many, "batch": 32, "tokens": max_length},
+        "speedup": one["teacher"] / one["student"],
+        "speedup_batch_32": many["teacher"] / many["student"],
+    }
+
+
+def run_facts(config: DistillationConfig, finished: dict[str, dict], task: Task) -> dict:
+    """Seed, seconds and dev score of each phase, environment and notes."""
+    return {
+        "seed": config.seed,
+        "seconds": {phase: facts["seconds"] for phase, facts in finished.items()},
+        "dev": {phase: facts["dev"] for phase, facts in finished.items()},
+        "environment": evaluation.environment(),
+        "notes": task.notes,
+    }
+
+
+def general_metrics(config: DistillationConfig, facts: dict) -> dict:
+    """The metrics of a general distillation, from the facts that its phase left."""
+    kept = ("student_params", "passages", "tokens", "losses")
+    return {
+        "teacher": config.teacher,
+        **{name: facts[name] for name in kept},
+        "seconds": {"general": facts["seconds"]},
+        "seed": config.seed,
+        "environment": evaluation.environment(),
+    }
+
+
+def write(out: Path, metrics: dict, settings: dict, task: Task) -> None:
+    """metrics.json, log.jsonl, README.md and figures/ of a task's run."""
+    write_json(out / "metrics.json", metrics)
+    _copy_log(out)
+    model_cards.write(out, metrics, settings, task)
+    model_cards.draw(out, metrics)
+
+
+def write_general(out: Path, metrics: dict, settings: dict) -> None:
+    """metrics.json, log.jsonl, README.md and figures/ of a general distillation."""
+    write_json(out / "metrics.json", metrics)
+    _copy_log(out)
+    model_cards.write_general(out, metrics, settings)
+    model_cards.draw(out, metrics)
+
+
+def _copy_log(out: Path) -> None:
+    log = out / "state" / "log.jsonl"
+    if log.is_file():
+        write_text(out / "log.jsonl", log.read_text(encoding="utf-8"))
+
+
+def _ratio(part: float | None, whole: float) -> float | None:
+    return None if part is None or whole == 0 else part / whole

@@ -1,0 +1,134 @@
+"""Checks of a run's configuration, made before anything is loaded or trained."""
+
+import math
+from pathlib import Path
+
+from tinybert_lite import UserError
+from tinybert_lite.data import tasks
+from tinybert_lite.mapping import layer_mapping
+from tinybert_lite.models import catalog
+from tinybert_lite.models.loading import load_config
+from tinybert_lite.pipeline.config import (
+    MAX_SEED,
+    PHASES,
+    DistillationConfig,
+    RuntimeConfig,
+    flag,
+    general_student,
+    options,
+)
+from tinybert_lite.students import (
+    PRESETS,
+    Projection,
+    build_student,
+    init_from_general,
+    student_config,
+)
+
+
+def load_task(config: DistillationConfig) -> tasks.Task:
+    """The task that the configuration names: a known one, or the user's own files."""
+    if (config.task is None) == (config.train is None):
+        raise UserError(
+            "Name either a task (--task reviews) or your own file (--train a.csv --text COLUMN "
+            "--label COLUMN)."
+        )
+    if config.task is not None:
+        own = {"--test": config.test, "--text": config.text, "--label": config.label}
+        own |= {"--text-pair": config.text_pair, "--regression": config.regression}
+        odd = [name for name, value in own.items() if value]
+        if odd:
+            raise UserError(f"{', '.join(odd)} belongs to --train, not to --task {config.task}.")
+        return tasks.load_task(config.task)
+    if config.text is None or config.label is None:
+        raise UserError("--train also needs --text COLUMN and --label COLUMN.")
+    return tasks.load_files(
+        config.train,
+        config.test,
+        text=config.text,
+        label=config.label,
+        text_pair=config.text_pair,
+        regression=config.regression,
+    )
+
+
+def validate(
+    config: DistillationConfig,
+    runtime: RuntimeConfig | None = None,
+    phases: tuple[str, ...] = PHASES,
+) -> None:
+    """Refuse settings that cannot work in these phases. Raises UserError."""
+    _check_ranges(config, runtime or RuntimeConfig(), phases)
+    if config.student not in PRESETS:
+        raise UserError(f"There is no student {config.student!r}; take {', '.join(PRESETS)}.")
+    if config.projection not in ("paper", "shared"):
+        raise UserError(f"There is no projection {config.projection!r}; take paper or shared.")
+    _check_init(config)
+    if config.masked_lm != "minilm" and not config.augment:
+        raise UserError("--masked-lm proposes words for --augment; give both, or neither.")
+    if not config.unlabeled and config.task not in ("reviews", "review-ratings"):
+        raise UserError("--no-unlabeled is for --task reviews and review-ratings; leave it out.")
+
+
+def _check_ranges(
+    config: DistillationConfig, runtime: RuntimeConfig, phases: tuple[str, ...]
+) -> None:
+    """Refuse numbers outside the range of their setting."""
+    runtime_names = {"save_seconds", "keep_gib", "keep_disk_gib"}
+    for f in options(RuntimeConfig, phases):
+        value = getattr(runtime, f.name)
+        if f.name in runtime_names and not 0 <= value < math.inf:
+            raise UserError(f"{flag(f)} must be 0 or more, not {value:g}.")
+    if not 0 <= config.seed <= MAX_SEED:
+        raise UserError(f"--seed must be between 0 and {MAX_SEED:,}, not {config.seed}.")
+    if not 0 < config.temperature < math.inf:
+        raise UserError(f"--temperature must be a number above 0, not {config.temperature:g}.")
+    least = {
+        "batch_size": 1,
+        "max_length": 8,
+        "lora_rank": 0,
+        "augment": 0,
+        "recombine": 0,
+        "general_words": 1,
+    }
+    for f in options(DistillationConfig, phases):
+        value, name = getattr(config, f.name), flag(f)
+        if value is None:
+            continue
+        if f.name in least and value < least[f.name]:
+            raise UserError(f"{name} must be {least[f.name]} or more, not {value}.")
+        if f.name.endswith("_epochs") and not 0 <= value <= 10_000:
+            raise UserError(f"{name} must be between 0 and 10,000, not {value:g}.")
+        if f.name.endswith("_learning_rate") and not 0 < value < 1:
+            raise UserError(f"{name} must be between 0 and 1, not {value:g}.")
+
+
+def _check_init(config: DistillationConfig) -> None:
+    """Refuse an initialisation that does not exist."""
+    start, shipped = general_student(config), catalog.general_names()
+    if start is None or start in shipped:
+        return
+    if config.init == "general":
+        raise UserError(
+            f"No general student of size {config.student} is shipped"
+            + (f" (there are {', '.join(shipped)})" if shipped else "")
+            + "; make one with general and give its model folder as --init."
+        )
+    if not Path(start).is_dir():
+        raise UserError(
+            f"There is no folder {start}; --init takes random, svd, general"
+            + "".join(f", {name}" for name in shipped)
+            + ", or the model folder that general wrote."
+        )
+
+
+def validate_student(config: DistillationConfig) -> None:
+    """Refuse a student that does not fit its teacher, before hours of fine-tuning it."""
+    teacher = load_config(config.teacher)
+    student = student_config(teacher, config.student)
+    layer_mapping(teacher.num_hidden_layers, student.num_hidden_layers, config.mapping)
+    start = general_student(config)
+    if start is not None:  # the sizes of all its weights: only loading them tells
+        model = build_student(teacher, config.student)
+        widths = student.hidden_size, teacher.hidden_size
+        init_from_general(model, Projection(*widths, config.projection), start)
