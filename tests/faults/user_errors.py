@@ -127,6 +127,7 @@ CASES = {
     "--out in use": (f"{RUN} --teacher teacher --out busy", "Another run is writing"),
     "--out with a broken config.json": (f"{RUN} --teacher teacher --out broken-config", "config.json is broken"),
     "broken phases.json": (f"{RUN} --teacher teacher --out broken-phases", "phases.json is broken"),
+    "phases.json without its facts": (f"{RUN} --teacher teacher --out odd-phases", "phases.json is broken"),
     "broken checkpoint": (f"{RUN} --teacher teacher --out broken-checkpoint", "finetune.safetensors is broken"),
     "checkpoint of another model": (f"{RUN} --teacher teacher --out other-checkpoint", "is of another model"),
     "checkpoint that is none": (f"{RUN} --teacher teacher --out no-checkpoint", "is no checkpoint"),
@@ -252,15 +253,14 @@ def _make_runs(folder: Path) -> None:
     phases = config.COMMAND_PHASES["run"]
     stored = {"version": __version__, "phases": phases, **config.settings_of(options, phases)}
     _make_configs(folder, stored)
-    runs = (
-        "before busy broken-config broken-phases broken-checkpoint other-checkpoint no-checkpoint"
-    )
+    runs = "before busy broken-config broken-phases odd-phases broken-checkpoint other-checkpoint no-checkpoint"
     for name in runs.split():
         (folder / name / "state").mkdir(parents=True)
         (folder / name / "config.json").write_text(json.dumps(stored))
         (folder / name / "state" / "log.jsonl").write_text("")
     (folder / "broken-config" / "config.json").write_text('{"version": ')
     (folder / "broken-phases" / "phases.json").write_text("{")
+    (folder / "odd-phases" / "phases.json").write_text('{"finetune": 3}')
     checkpoint = Path("state") / "finetune.safetensors"
     facts = {"facts": json.dumps({"step": 1, "best": None, "seconds": 1.0})}
     tensors = {"module.a": torch.zeros(2)}

@@ -15,10 +15,10 @@ from tests.toys import toy_csv, toy_teacher
 from tinybert_lite import augmentation, cli
 from tinybert_lite.cli import COMMANDS, VARIANTS, build_parser, main
 from tinybert_lite.data.storage import load_tensors
-from tinybert_lite.models import catalog, inference
+from tinybert_lite.models import catalog, inference, loading
 from tinybert_lite.models.loading import load_encoder
 from tinybert_lite.models.sizes import parameters
-from tinybert_lite.pipeline import config, pipeline, release
+from tinybert_lite.pipeline import config, pipeline, release, validation
 from tinybert_lite.students import PRESETS, Projection, build_student, init_from_general
 
 KEYS = (
@@ -75,11 +75,14 @@ def test_the_card_gives_the_settings_that_were_used(classes, toys):
         train=str(toys / "toy.csv"), text="text", label="label", teacher=str(toys / "teacher"),
         student="nano", batch_size=16, lora_rank=0, init="a folder",
     )  # fmt: skip
-    (toys / "asked").mkdir()
-    quiet = config.RuntimeConfig(cpu=True, progress=False)
-    asked = pipeline.DistillationPipeline(options, toys / "asked", quiet)
-    chosen = asked.chosen_settings()
-    texts = len(asked.data.task.splits["train"])
+    texts = len(validation.load_task(options).splits["train"])
+    chosen = {}
+    for phase in ("finetune", "intermediate", "prediction"):
+        settings = pipeline.training_config(options, phase, texts)
+        chosen |= {
+            f"{phase}_epochs": settings.epochs,
+            f"{phase}_learning_rate": settings.learning_rate,
+        }
     wanted = {phase: steps * 16 / texts for phase, steps in config.ENOUGH_STEPS.items()}
     wanted = {f"{phase}_epochs": min(30, max(2, epochs)) for phase, epochs in wanted.items()}
     rates = {
@@ -87,7 +90,7 @@ def test_the_card_gives_the_settings_that_were_used(classes, toys):
         "intermediate_learning_rate": 1e-3,
         "prediction_learning_rate": 3e-4,
     }
-    assert chosen == {"init": "a folder", **wanted, **rates}
+    assert chosen == {**wanted, **rates}
 
 
 def test_the_model_loads_in_a_plain_pipeline_without_this_package(classes):
@@ -221,7 +224,7 @@ def test_stage_1_and_stage_2_can_be_one_run(toys):
 
 def test_recombined_texts_are_read_by_the_prediction_step_alone(toys, capsys):
     run(toys, "recombined", "--recombine", "50", "--intermediate-epochs", "2")
-    assert "prediction texts: 1" in capsys.readouterr().out
+    assert "prediction texts: 50 recombined ones more" in capsys.readouterr().out
     run(toys, "not recombined", "--intermediate-epochs", "2")
     steps = {}
     for out in ("recombined", "not recombined"):
@@ -238,19 +241,20 @@ def test_teacher_logits_that_are_kept_are_not_computed_again(toys, monkeypatch):
         student="nano", recombine=20,
     )  # fmt: skip
     (toys / "logits" / "state").mkdir(parents=True)
-    calls = []
+    calls, found = [], []
     predict = inference.predict
     monkeypatch.setattr(inference, "predict", lambda *a: calls.append(len(a[1])) or predict(*a))
     quiet = config.RuntimeConfig(cpu=True, progress=False)
-    found = []
-    for _ in range(2):
+    teacher = loading.load_classifier(str(toys / "teacher"), ["bad", "good", "so-so"])[0]
+    for step in range(3):
         one = pipeline.DistillationPipeline(options, toys / "logits", quiet)
-        one.teacher = pipeline.loading.load_classifier(
-            str(toys / "teacher"), one.data.task.label_names
-        )[0]
-        torch.manual_seed(0)
-        found.append(one.teacher_logits())
-    assert len(calls) == 1 and torch.equal(*found)
+        texts, more = one.data.texts, one.data.recombined
+        if step == 2:  # as the intermediate step leaves them
+            one.outputs.keep(found[0][: len(texts)].contiguous())
+        found.append(one.outputs.logits(teacher, texts, more))
+        assert len(found[-1]) == len(one.data.prediction_texts)
+    assert calls == [len(texts), 20, 20]
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 def test_distill_takes_a_teacher_whose_classes_stand_in_another_order(toys, classes):

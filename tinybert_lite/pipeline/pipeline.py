@@ -9,15 +9,14 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from tinybert_lite import UserError, augmentation, distillation, teacher_cache
 from tinybert_lite.data import corpus, tasks
-from tinybert_lite.data.storage import load_tensors, save_tensors
 from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.mapping import layer_mapping
-from tinybert_lite.models import catalog, inference, loading, lora
+from tinybert_lite.models import catalog, loading, lora
 from tinybert_lite.models.sizes import parameters
 from tinybert_lite.pipeline import evaluation, report
 from tinybert_lite.pipeline.config import (
@@ -30,12 +29,12 @@ from tinybert_lite.pipeline.config import (
 )
 from tinybert_lite.pipeline.run_folder import FinishedPhases, run_folder, save_model
 from tinybert_lite.pipeline.task_data import TaskData
+from tinybert_lite.pipeline.teacher_outputs import TeacherOutputs
 from tinybert_lite.pipeline.validation import validate, validate_student
 from tinybert_lite.students import PRESETS, Projection, build_student, init_from_general, svd_init
 from tinybert_lite.training import History, TrainingConfig
 
 logger = logging.getLogger(__name__)
-GIB = 2**30
 
 
 def run(
@@ -70,12 +69,12 @@ class DistillationPipeline:
         self.config, self.out, self.phases = config, out, phases
         self.runtime = runtime = runtime or RuntimeConfig()
         self.state = out / "state"
-        self.teacher_logits_file = self.state / "teacher_logits.safetensors"
         gpu = torch.cuda.is_available() and not runtime.cpu
         self.accelerator = Accelerator(cpu=runtime.cpu, mixed_precision="bf16" if gpu else "no")
         self.is_main = self.accelerator.is_main_process  # of several, the one that writes
         self.finished = FinishedPhases(out, phases, self.is_main)
         self.data = TaskData(config)
+        self.outputs = TeacherOutputs(self.state, runtime, self.accelerator)
         self.student: PreTrainedModel | None = None
 
     def run(self) -> dict:
@@ -101,7 +100,7 @@ class DistillationPipeline:
         for phase in self.finished.facts:  # killed before these were removed
             self.finished.remove(self.finished.checkpoint(phase))
         if "prediction" in self.finished:
-            self.finished.remove(self.teacher_logits_file)
+            self.finished.remove(self.outputs.logits_file)
         if not self.has_task:
             return
         self.data.prepare(distills="prediction" in self.phases)
@@ -120,9 +119,8 @@ class DistillationPipeline:
             return
         config = self.config
         teacher, tokenizer = loading.load_encoder(config.teacher)
-        texts = list(
-            corpus.sentences(config.general_text or None, config.seed, config.general_words)
-        )
+        words = config.general_words
+        texts = list(corpus.sentences(config.general_text or None, config.seed, words))
         if not texts:
             raise UserError("The text files hold no sentences to learn from.")
         length = loading.max_tokens(config.max_length, teacher.config, tokenizer)
@@ -135,9 +133,10 @@ class DistillationPipeline:
         # One pass over much text: keeping the outputs would cost more than it saves.
         teacher.to(self.accelerator.device)
         cache = teacher_cache.TeacherCache(teacher, data, self.mapping(teacher))
+        settings = self.settings("general", len(data))
         history = distillation.distill_intermediate(
-            module, cache, data, self.training_config("general", len(data)), self.state,
-            self.accelerator, "general", progress=self.runtime.progress,
+            module, cache, data, settings, self.state, self.accelerator, "general",
+            progress=self.runtime.progress,
         )  # fmt: skip
         if self.is_main:
             save_model(student.base_model, tokenizer, self.finished.folder("general"), projection)
@@ -145,7 +144,7 @@ class DistillationPipeline:
         losses = [r["losses"] for r in history.records if "losses" in r]
         facts = {"passages": len(data), "tokens": tokens, "losses": losses[-1] if losses else {}}
         size = {"student_params": parameters(student.base_model)}
-        self.finished.finish("general", history, **facts, **size)
+        self.finished.finish("general", history, settings, **facts, **size)
 
     def finetune(self) -> None:
         """Train the teacher on labels, best on dev; `teacher/`."""
@@ -157,9 +156,8 @@ class DistillationPipeline:
                 self.config.teacher, task.label_names, task.kind == "regression"
             )
             trained = lora.add_lora(teacher, rank) if rank else teacher
-            history = History()
-            if self.config.finetune_epochs != 0:
-                settings = self.training_config("finetune", len(self.data.splits["train"]))
+            settings, history = self.settings("finetune", len(self.data.splits["train"])), History()
+            if settings.epochs:
                 history = distillation.finetune(
                     trained, self.data.splits["train"], settings, self.state, self.accelerator,
                     self.dev_score(trained), progress=self.runtime.progress,
@@ -169,7 +167,7 @@ class DistillationPipeline:
                     lora.save_lora(trained, self.out / catalog.LORA, rank, task.label_names)
                 teacher = trained.merge_and_unload()
             self.save(teacher, folder)
-            self.finished.finish("finetune", history)
+            self.finished.finish("finetune", history, settings)
         self.teacher = self.load(folder)
 
     def augment(self) -> None:
@@ -197,21 +195,19 @@ class DistillationPipeline:
         folder = self.finished.folder("intermediate")
         if "intermediate" not in self.finished:
             student, projection = new_student(self.config, self.teacher, self.initial_student())
-            history = History()
-            if self.config.intermediate_epochs != 0:
+            settings, history = self.settings("intermediate", len(self.data.texts)), History()
+            if settings.epochs:
                 mapping = self.mapping(self.teacher)
                 module = distillation.IntermediateLoss(student, projection, mapping)
-                self.teacher.to(self.accelerator.device)
-                settings = self.training_config("intermediate", len(self.data.texts))
-                cache = self.teacher_outputs(mapping, settings.epochs)
+                cache = self.outputs.cache(self.teacher, self.data.texts, mapping, settings.epochs)
                 history = distillation.distill_intermediate(
                     module, cache, self.data.texts, settings, self.state, self.accelerator,
                     progress=self.runtime.progress,
                 )  # fmt: skip
                 if cache.teacher_logits is not None:
-                    self.keep_teacher_logits(cache.teacher_logits)
+                    self.outputs.keep(cache.teacher_logits)
             self.save(student, folder, projection)
-            self.finished.finish("intermediate", history)
+            self.finished.finish("intermediate", history, settings)
         self.student = self.load(folder)
 
     def prediction(self) -> None:
@@ -221,17 +217,18 @@ class DistillationPipeline:
             student = self.student
             if student is None:
                 student, _ = new_student(self.config, self.teacher, self.initial_student())
-            history = History()
-            if self.config.prediction_epochs != 0:
+            texts, more = self.data.prediction_texts, self.data.recombined
+            settings, history = self.settings("prediction", len(texts)), History()
+            if settings.epochs:
+                logits = self.outputs.logits(self.teacher, self.data.texts, more)
                 history = distillation.distill_prediction(
-                    student, self.teacher, self.data.prediction_texts,
-                    self.training_config("prediction", len(self.data.prediction_texts)), self.state,
-                    self.accelerator, self.config.temperature, self.dev_score(student),
-                    teacher_logits=self.teacher_logits(), progress=self.runtime.progress,
+                    student, self.teacher, texts, settings, self.state, self.accelerator,
+                    self.config.temperature, self.dev_score(student), teacher_logits=logits,
+                    progress=self.runtime.progress,
                 )  # fmt: skip
             self.save(student, folder)
-            self.finished.finish("prediction", history)
-            self.finished.remove(self.teacher_logits_file)
+            self.finished.finish("prediction", history, settings)
+            self.finished.remove(self.outputs.logits_file)
         self.student = self.load(folder)
 
     def report(self) -> dict:
@@ -242,16 +239,11 @@ class DistillationPipeline:
             if self.is_main:
                 report.write_general(self.out, metrics, settings)
             return metrics
-        metrics = report.task_metrics(
-            self.data.task,
-            self.teacher,
-            self.student,
-            self.data.splits["test"],
-            self.data.max_length,
-        )
-        metrics |= report.run_facts(self.config, self.finished.facts, self.data.task)
+        task, test = self.data.task, self.data.splits["test"]
+        metrics = report.task_metrics(task, self.teacher, self.student, test, self.data.max_length)
+        metrics |= report.run_facts(self.config, self.finished.facts, task)
         if self.is_main:
-            report.write(self.out, metrics, settings, self.data.task)
+            report.write(self.out, metrics, settings, task)
         return metrics
 
     # Loaded when first needed -------------------------------------------------------------------
@@ -263,19 +255,8 @@ class DistillationPipeline:
 
     @cached_property
     def teacher(self) -> PreTrainedModel:
-        """The fine-tuned teacher: trained here, or given, with its classes in the task's order."""
-        name, labels = self.config.teacher, self.data.task.label_names
-        teacher, _ = loading.load_classifier(name)
-        if self.data.task.kind == "regression":
-            loading.needs_number(teacher, name)
-            return teacher
-        own = loading.reorder_classes(teacher, labels)
-        if tasks.generic_labels(own):
-            logger.info(
-                "note: the classes of %s have no names (%s …); they are taken to be in the task's "
-                "order, %s.", name, own[0], ", ".join(labels),
-            )  # fmt: skip
-        return teacher
+        """The fine-tuned teacher: trained here, or given."""
+        return given_teacher(self.config.teacher, self.data.task)
 
     # What the phases share ----------------------------------------------------------------------
 
@@ -290,18 +271,9 @@ class DistillationPipeline:
         layers = PRESETS[self.config.student].layers
         return layer_mapping(teacher.config.num_hidden_layers, layers, self.config.mapping)
 
-    def training_config(self, phase: str, texts: int) -> TrainingConfig:
-        """How a phase is trained on so many texts, with the settings that were left open chosen."""
-        c = self.config
-        rate, epochs = getattr(c, f"{phase}_learning_rate"), getattr(c, f"{phase}_epochs")
-        if rate is None:  # of fine-tuning: low-rank updates need far larger steps
-            rate = 1e-3 if c.lora_rank else 1e-4
-        if epochs is None:
-            epochs = min(30.0, max(2.0, ENOUGH_STEPS[phase] * c.batch_size / texts))
-        return TrainingConfig(
-            epochs=epochs, learning_rate=rate, batch_size=c.batch_size, seed=c.seed,
-            save_seconds=self.runtime.save_seconds,
-        )  # fmt: skip
+    def settings(self, phase: str, texts: int) -> TrainingConfig:
+        """How a phase is trained on this many texts."""
+        return training_config(self.config, phase, texts, self.runtime.save_seconds)
 
     def chosen_settings(self) -> dict:
         """The settings that were left open, as they were used."""
@@ -310,75 +282,16 @@ class DistillationPipeline:
             chosen["init"] = self.config.init or "random"
         elif "intermediate" in self.phases:
             chosen["init"] = self.config.init or "svd"
-        for phase in self.phases:
-            if phase in ("general", "augment"):
-                continue
-            texts = {
-                "finetune": lambda: self.data.splits["train"],
-                "intermediate": lambda: self.data.texts,
-            }
-            s = self.training_config(
-                phase, len(texts.get(phase, lambda: self.data.prediction_texts)())
-            )
-            chosen |= {f"{phase}_epochs": s.epochs, f"{phase}_learning_rate": s.learning_rate}
+        for phase, facts in self.finished.facts.items():
+            for name in ("epochs", "learning_rate"):
+                if name in facts:
+                    chosen[f"{phase}_{name}"] = facts[name]
         return chosen
-
-    def teacher_outputs(self, mapping: list[int], epochs: float) -> teacher_cache.TeacherCache:
-        """The teacher's outputs for all texts, kept in memory or on disk where they fit."""
-        need = teacher_cache.TeacherCache.bytes_needed(
-            self.teacher.config.hidden_size, self.data.texts, mapping
-        )
-        limits = self.runtime.keep_gib, self.runtime.keep_disk_gib
-        memory, disk = (int(gib * GIB) if epochs > 1 else 0 for gib in limits)
-        file = None
-        if need <= memory:
-            how = "computed once and kept in memory"
-        elif need <= disk:
-            how = "computed once and kept on disk"
-            file = self.state / f"teacher_outputs-{self.accelerator.process_index}"
-        else:
-            how = "computed at every step (--keep-gib and --keep-disk-gib allow less)"
-        logger.info("teacher outputs: %.2f GiB, %s", need / GIB, how)
-        return teacher_cache.TeacherCache(
-            self.teacher,
-            self.data.texts,
-            mapping,
-            "auto",
-            max(memory, disk),
-            self.progress_bar,
-            file,
-        )
-
-    def teacher_logits(self) -> Tensor:
-        """The teacher's logits (texts, classes) for the prediction step, computed once and kept."""
-        texts, known = self.data.prediction_texts, self.teacher_logits_file.is_file()
-        self.accelerator.wait_for_everyone()  # all have looked before it is written
-        if known:
-            logits = load_tensors(self.teacher_logits_file)[0]["teacher_logits"]
-            if len(logits) == len(texts):
-                return logits
-        self.teacher.to(self.accelerator.device).eval()
-        logits = torch.from_numpy(inference.predict(self.teacher, texts))
-        self.keep_teacher_logits(logits)
-        return logits
-
-    def keep_teacher_logits(self, logits: Tensor) -> None:
-        """Save the logits, so that a run that is continued does not compute them again."""
-        if self.is_main:
-            save_tensors({"teacher_logits": logits}, self.teacher_logits_file, {})
-
-    def progress_bar(self, batches: list) -> list:
-        """A bar over the batches of the teacher's outputs."""
-        from tqdm.auto import tqdm
-
-        show = self.runtime.progress and self.is_main
-        return tqdm(batches, desc="teacher outputs", disable=not show)
 
     def dev_score(self, model: nn.Module) -> Callable[[], float]:
         """A function that gives the model's score on dev, which selects the checkpoint."""
-        return lambda: evaluation.score(self.data.task, model, self.data.splits["dev"])[
-            self.data.task.metric
-        ]
+        task, dev = self.data.task, self.data.splits["dev"]
+        return lambda: evaluation.score(task, model, dev)[task.metric]
 
     def load(self, folder: Path) -> PreTrainedModel:
         """A model of an earlier phase, on the device."""
@@ -394,6 +307,36 @@ class DistillationPipeline:
         if self.is_main:
             save_model(model, self.data.tokenizer, folder, projection)
         self.accelerator.wait_for_everyone()
+
+
+def training_config(
+    config: DistillationConfig, phase: str, texts: int, save_seconds: float = 60.0
+) -> TrainingConfig:
+    """How a phase is trained on this many texts; settings that were left open are chosen."""
+    rate, epochs = getattr(config, f"{phase}_learning_rate"), getattr(config, f"{phase}_epochs")
+    if rate is None:  # of fine-tuning: low-rank updates need far larger steps
+        rate = 1e-3 if config.lora_rank else 1e-4
+    if epochs is None:
+        epochs = min(30.0, max(2.0, ENOUGH_STEPS[phase] * config.batch_size / texts))
+    return TrainingConfig(
+        epochs=epochs, learning_rate=rate, batch_size=config.batch_size, seed=config.seed,
+        save_seconds=save_seconds,
+    )  # fmt: skip
+
+
+def given_teacher(name: str, task: tasks.Task) -> PreTrainedModel:
+    """A fine-tuned classifier, its classes put into the task's order. Raises UserError."""
+    teacher, _ = loading.load_classifier(name)
+    if task.kind == "regression":
+        loading.needs_number(teacher, name)
+        return teacher
+    own = loading.reorder_classes(teacher, task.label_names)
+    if tasks.generic_labels(own):
+        logger.info(
+            "note: the classes of %s have no names (%s …); they are taken to be in the task's "
+            "order, %s.", name, own[0], ", ".join(task.label_names),
+        )  # fmt: skip
+    return teacher
 
 
 def new_student(

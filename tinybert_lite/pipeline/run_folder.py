@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from tinybert_lite import UserError, __version__
 from tinybert_lite.data.storage import save_tensors, write_json
 from tinybert_lite.students import Projection
-from tinybert_lite.training import History
+from tinybert_lite.training import History, TrainingConfig
 
 MODEL_FOLDERS = {"finetune": "teacher", "prediction": "model"}  # of other phases: their names
 
@@ -120,6 +120,10 @@ class FinishedPhases:
         if self.file.is_file():
             fix = "remove it and give the command again: its phases are done again"
             stored = read_json(self.file, fix)
+            if not all(
+                isinstance(f, dict) and {"seconds", "dev"} <= f.keys() for f in stored.values()
+            ):
+                raise UserError(f"{self.file} is broken; {fix}.")
             self.facts = {p: facts for p, facts in stored.items() if self._has_model(p)}
 
     def folder(self, phase: str) -> Path:
@@ -132,10 +136,13 @@ class FinishedPhases:
         """The training checkpoint of a phase that is not finished."""
         return self.out / "state" / f"{phase}.safetensors"
 
-    def finish(self, phase: str, history: History, **facts: Any) -> None:
+    def finish(
+        self, phase: str, history: History, settings: TrainingConfig | None = None, **facts: Any
+    ) -> None:
         """Note a phase as finished; only then is its checkpoint no longer needed."""
         best = {"seconds": round(history.seconds, 1), "dev": history.best}
-        self.facts[phase] = best | facts
+        used = settings and {"epochs": settings.epochs, "learning_rate": settings.learning_rate}
+        self.facts[phase] = best | (used or {}) | facts
         if self.writes:
             write_json(self.file, self.facts)
         self.remove(self.checkpoint(phase))

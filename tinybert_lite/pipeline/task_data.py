@@ -82,37 +82,49 @@ class TaskData:
     @cached_property
     def texts(self) -> TokenizedDataset:
         """The texts of the intermediate step: training, augmented, unlabeled."""
-        return self._tokenized([], [])
+        kinds = self.task.splits["train"], self.augmented[0], self.unlabeled
+        if any(kinds[1:]):
+            counts = [f"{len(texts):,}" for texts in kinds]
+            logger.info("student texts: %s of the task, %s augmented, %s unlabeled", *counts)
+        return self._tokenize(self._all_texts, self._all_pairs)
+
+    @property
+    def _all_texts(self) -> list[str]:
+        return [*self.task.splits["train"].texts, *self.augmented[0], *self.unlabeled]
+
+    @property
+    def _all_pairs(self) -> list[str] | None:
+        pairs = self.task.splits["train"].pairs
+        return None if pairs is None else [*pairs, *(self.augmented[1] or ())]
+
+    @cached_property
+    def recombined_texts(self) -> tuple[list[str], list[str] | None]:
+        """New texts of clauses of the training texts, and their pairs, for the prediction step."""
+        n, seed, train = self.config.recombine, self.config.seed, self.task.splits["train"]
+        if train.pairs is None:
+            texts, pairs = augmentation.recombine(train.texts, n, seed) if n else [], None
+        elif n:
+            texts, pairs = augmentation.recombine_pairs(train.texts, train.pairs, n, seed)
+        else:
+            texts, pairs = [], []
+        if n:
+            logger.info("prediction texts: %s recombined ones more", f"{len(texts):,}")
+        return texts, pairs
+
+    @cached_property
+    def recombined(self) -> TokenizedDataset | None:
+        """The recombined texts, tokenized; None where there are none."""
+        texts, pairs = self.recombined_texts
+        return self._tokenize(texts, pairs) if texts else None
 
     @cached_property
     def prediction_texts(self) -> TokenizedDataset:
         """The texts of the prediction step: those of the intermediate one, then recombined ones."""
-        n, train = self.config.recombine, self.task.splits["train"]
-        if not n:
+        if self.recombined is None:
             return self.texts
-        if train.pairs is None:
-            texts, pairs = augmentation.recombine(train.texts, n, self.config.seed), []
-        else:
-            texts, pairs = augmentation.recombine_pairs(
-                train.texts, train.pairs, n, self.config.seed
-            )
-        if len(texts) < n:
-            logger.info("note: the training texts give %s recombined ones only.", f"{len(texts):,}")
-        return self._tokenized(texts, pairs)
+        texts, pairs = self.recombined_texts
+        both = None if self._all_pairs is None else [*self._all_pairs, *(pairs or ())]
+        return self._tokenize([*self._all_texts, *texts], both)
 
-    def _tokenized(self, recombined: list[str], recombined_pairs: list[str]) -> TokenizedDataset:
-        train, (augmented, augmented_pairs) = self.task.splits["train"], self.augmented
-        texts = [*train.texts, *augmented, *self.unlabeled, *recombined]
-        pairs = None
-        if train.pairs is not None:
-            pairs = [*train.pairs, *(augmented_pairs or ()), *recombined_pairs]
-        counts = {
-            "augmented": len(augmented),
-            "unlabeled": len(self.unlabeled),
-            "recombined": len(recombined),
-        }
-        more = "".join(f", {n:,} {kind}" for kind, n in counts.items() if n)
-        if more:
-            step = "prediction" if recombined else "student"
-            logger.info(f"{step} texts: {len(texts):,} ({len(train):,} of the task{more})")
+    def _tokenize(self, texts: list[str], pairs: list[str] | None) -> TokenizedDataset:
         return tokenize(self.tokenizer, texts, pairs, None, self.max_length)
