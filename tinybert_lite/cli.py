@@ -212,7 +212,7 @@ def build_parser() -> argparse.ArgumentParser:
     for name, phases in COMMAND_PHASES.items():
         add_run(made[name], phases)
     for name in ("evaluate", "export"):
-        add_task(made[name], "task", "seed", "max_length")
+        add_task(made[name], "task", "metric", "seed", "max_length")
     add_task(made["augment"], "task", "seed")
     add_augment(made["augment"])
     evaluate = made["evaluate"]
@@ -385,14 +385,14 @@ def augment(options: argparse.Namespace) -> int:
     validation.validate(given)
     task = validation.load_task(given)
     train = task.splits["train"]
-    model, tokenizer = masked_lm.load_masked_lm(given.masked_lm)
+    masked: tuple[Any, Any] = masked_lm.load_masked_lm(given.masked_lm)
     if torch.cuda.is_available() and not options.cpu:
-        model.to("cuda")
+        masked[0].to("cuda")
     n = options.variants
     if n is None:
         n = augmentation.VARIANTS.get(task.name.removeprefix("glue/"), augmentation.N_A)
     file = augmentation.augment_file(
-        options.out, train.texts, train.pairs, (model, tokenizer), augmentation.Glove.load(),
+        options.out, train.texts, train.pairs, masked, augmentation.Glove.load(),
         n=n, p=options.p, k=options.k, seed=given.seed, progress=options.progress,
     )  # fmt: skip
     texts, _, _ = augmentation.read_augmented(file)
@@ -489,8 +489,9 @@ def summary(metrics: dict) -> list[str]:
         lines += [
             f"student: {m['metric']} {m['student']:.4f}, {m['student_params']:,} parameters",
             f"the student keeps {retained} of the teacher's {m['metric']} on {m['test_size']:,} "
-            f"test texts, {m['size_ratio']:.1f} × smaller, {m['speedup']:.1f} × faster "
-            f"(majority {m['majority']:.4f})",
+            f"test texts, {m['size_ratio']:.1f} × smaller, {m['speedup']:.1f} × faster",
+            f"{above_majority(m)} of what the teacher gains over the majority baseline, "
+            f"{m['majority']:.4f}",
         ]
         if m["student"] <= m["majority"]:
             lines.append(
@@ -498,6 +499,12 @@ def summary(metrics: dict) -> list[str]:
                 "train it for more epochs or on more text (notebook 11, section 6)."
             )
     return lines
+
+
+def above_majority(metrics: dict) -> str:
+    """The share of the teacher's gain over the majority baseline that the student keeps."""
+    share = metrics.get("retained_above_majority")
+    return "–" if share is None else f"{share:.1%}"
 
 
 def exported(facts: dict) -> list[str]:

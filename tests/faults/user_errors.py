@@ -192,6 +192,10 @@ CASES = {
     },
     "--config without --out": ("run --config before/config.json", "--out"),
     "evaluate: no --config": (f"{EVALUATE} teacher --config before/config.json", "no option '--config'"),
+    "unknown metric": (f"{RUN} {NEW} --metric recall", "no metric 'recall'; take accuracy, f1, matthews"),
+    "metric that is better when smaller": (
+        "evaluate --cpu --train toy.csv --text text --label stars --regression --model regressor --metric mse",
+        "take pearson, spearman"),
     "negative --recombine": (f"{RUN} {NEW} --recombine -1", "--recombine must be 0 or more"),
     "general student of another preset, before fine-tuning": (f"{RUN} {NEW} --init ./general", "not of this preset"),
     "fetch: unknown asset": ("fetch teachr", "teachr"),

@@ -129,6 +129,19 @@ def test_regression_gives_a_number_and_its_metrics(toys):
     assert config["problem_type"] == "regression"
 
 
+def test_the_metric_that_is_asked_for_selects_and_is_reported(toys):
+    metrics = run(toys, "f1", "--metric", "f1")
+    assert metrics["metric"] == "f1"
+    for name in ("teacher", "student"):
+        assert metrics[name] == metrics["all_scores"][name]["f1"]
+    log = [json.loads(line) for line in (toys / "f1" / "log.jsonl").read_text().splitlines()]
+    scores = [r["score"] for r in log if r["phase"] == "prediction" and "score" in r]
+    assert metrics["dev"]["prediction"] == max(scores)
+    gains = [metrics[name] - metrics["majority"] for name in ("student", "teacher")]
+    share = metrics["retained_above_majority"]
+    assert share is None if gains[1] <= 0 else share == pytest.approx(gains[0] / gains[1])
+
+
 def test_pairs_are_read_with_both_token_types(toys):
     with (toys / "toy.csv").open() as f, (toys / "pairs.csv").open("w", newline="") as g:
         rows = list(csv.DictReader(f))

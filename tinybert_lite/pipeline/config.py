@@ -169,6 +169,13 @@ class DistillationConfig:
         metavar="RANK",
     )
 
+    metric: str | None = option(
+        None,
+        "score that selects the checkpoint and that retained refers to: accuracy, f1, matthews, or "
+        "for numbers pearson, spearman (default: the task's own)",
+        phases=TASK_PHASES,
+        metavar="NAME",
+    )
     seed: int = option(0, "seed of every random choice")
     max_length: int = option(128, "longest text in tokens; the rest is cut off")
     batch_size: int = option(32, "texts per step")

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -139,7 +140,8 @@ class DistillationPipeline:
             progress=self.runtime.progress,
         )  # fmt: skip
         if self.is_main:
-            save_model(student.base_model, tokenizer, self.finished.folder("general"), projection)
+            encoder: Any = student.base_model
+            save_model(encoder, tokenizer, self.finished.folder("general"), projection)
         self.accelerator.wait_for_everyone()
         losses = [r["losses"] for r in history.records if "losses" in r]
         facts = {"passages": len(data), "tokens": tokens, "losses": losses[-1] if losses else {}}
@@ -155,7 +157,7 @@ class DistillationPipeline:
             teacher, _ = loading.load_classifier(
                 self.config.teacher, task.label_names, task.kind == "regression"
             )
-            trained = lora.add_lora(teacher, rank) if rank else teacher
+            trained: Any = lora.add_lora(teacher, rank) if rank else teacher
             settings, history = self.settings("finetune", len(self.data.splits["train"])), History()
             if settings.epochs:
                 history = distillation.finetune(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from tinybert_lite.data.storage import write_json, write_text
@@ -21,16 +22,19 @@ def task_metrics(
     max_length: int,
 ) -> dict:
     """Scores, sizes and latency (ms per text) of the models on the test split."""
-    models = {"teacher": teacher} | ({} if student is None else {"student": student})
+    models: dict[str, nn.Module] = {"teacher": teacher}
+    if student is not None:
+        models["student"] = student
     scores = {name: evaluation.score(task, m, test) for name, m in models.items()}
     main = {name: s[task.metric] for name, s in scores.items()}
-    size = parameters(teacher)
+    size, majority = parameters(teacher), task.majority()[task.metric]
     metrics = {
         "task": task.name,
         "metric": task.metric,
         **main,
         "retained": _ratio(main.get("student"), main["teacher"]),
-        "majority": task.majority()[task.metric],
+        "retained_above_majority": _ratio_above(main, majority),
+        "majority": majority,
         "test_size": len(test),
         "all_scores": scores,
         "teacher_params": size,
@@ -95,6 +99,12 @@ def _copy_log(out: Path) -> None:
     log = out / "state" / "log.jsonl"
     if log.is_file():
         write_text(out / "log.jsonl", log.read_text(encoding="utf-8"))
+
+
+def _ratio_above(scores: dict[str, float], majority: float) -> float | None:
+    """(student − majority) / (teacher − majority), None where the teacher gains nothing."""
+    gain = scores["teacher"] - majority
+    return _ratio(scores["student"] - majority, gain) if "student" in scores and gain > 0 else None
 
 
 def _ratio(part: float | None, whole: float) -> float | None:

@@ -1,7 +1,9 @@
 """Checks of a run's configuration, made before anything is loaded or trained."""
 
+import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 from tinybert_lite import UserError
 from tinybert_lite.data import tasks
@@ -34,15 +36,16 @@ def load_task(config: DistillationConfig) -> tasks.Task:
             "--label COLUMN)."
         )
     if config.task is not None:
-        own = {"--test": config.test, "--text": config.text, "--label": config.label}
-        own |= {"--text-pair": config.text_pair, "--regression": config.regression}
+        own: dict[str, object] = {"--test": config.test, "--text": config.text}
+        own |= {"--label": config.label, "--text-pair": config.text_pair}
+        own["--regression"] = config.regression
         odd = [name for name, value in own.items() if value]
         if odd:
             raise UserError(f"{', '.join(odd)} belongs to --train, not to --task {config.task}.")
-        return tasks.load_task(config.task)
-    if config.text is None or config.label is None:
+        return with_metric(tasks.load_task(config.task), config.metric)
+    if config.train is None or config.text is None or config.label is None:
         raise UserError("--train also needs --text COLUMN and --label COLUMN.")
-    return tasks.load_files(
+    task = tasks.load_files(
         config.train,
         config.test,
         text=config.text,
@@ -50,6 +53,18 @@ def load_task(config: DistillationConfig) -> tasks.Task:
         text_pair=config.text_pair,
         regression=config.regression,
     )
+    return with_metric(task, config.metric)
+
+
+def with_metric(task: tasks.Task, metric: str | None) -> tasks.Task:
+    """The task with another main metric. Raises UserError where it has no such metric."""
+    if metric is None:
+        return task
+    labels: Any = task.splits["train"].labels
+    known = [name for name in task.score(labels, labels) if name != "mse"]  # larger is better
+    if metric not in known:
+        raise UserError(f"{task.name} has no metric {metric!r}; take {', '.join(known)}.")
+    return dataclasses.replace(task, metric=metric)
 
 
 def validate(
