@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import errno
 import logging
+import os
 import re
 import shlex
 import sys
@@ -82,10 +83,9 @@ def main(arguments: list[str] | None = None) -> int:
 @contextmanager
 def notes_on_stdout():
     """Print what the package logs; of several processes the first one does."""
-    from os import environ
-
-    logger, handler = logging.getLogger("tinybert_lite"), logging.StreamHandler(sys.stdout)
-    if environ.get("RANK", "0") != "0":
+    logger = logging.getLogger("tinybert_lite")
+    handler: logging.Handler = logging.StreamHandler(sys.stdout)
+    if os.environ.get("RANK", "0") != "0":
         handler = logging.NullHandler()
     level = logger.level
     logger.addHandler(handler)
@@ -126,8 +126,8 @@ class Parser(argparse.ArgumentParser):
         args = sys.argv[1:] if args is None else args
         # A misspelled option is reported before what its misspelling leaves missing.
         command = self.commands.get(args[0]) if args else None
-        for word in args[1:] if command else ():
-            if word.startswith("--") and " " not in word:
+        for word in args[1:]:
+            if command is not None and word.startswith("--") and " " not in word:
                 name = word.partition("=")[0]
                 if name not in ("--", *command._option_string_actions):
                     raise UserError(f"{args[0]} has no option {name!r}; {command.guess(name)}")
@@ -376,6 +376,7 @@ def augment(options: argparse.Namespace) -> int:
     import torch
 
     from tinybert_lite import augmentation
+    from tinybert_lite.data.word_vectors import Glove
     from tinybert_lite.models import masked_lm
     from tinybert_lite.pipeline import validation
 
@@ -392,7 +393,7 @@ def augment(options: argparse.Namespace) -> int:
     if n is None:
         n = augmentation.VARIANTS.get(task.name.removeprefix("glue/"), augmentation.N_A)
     file = augmentation.augment_file(
-        options.out, train.texts, train.pairs, masked, augmentation.Glove.load(),
+        options.out, train.texts, train.pairs, masked, Glove.load(),
         n=n, p=options.p, k=options.k, seed=given.seed, progress=options.progress,
     )  # fmt: skip
     texts, _, _ = augmentation.read_augmented(file)

@@ -186,7 +186,7 @@ def test_students_are_timed_beside_their_teacher_in_torch_and_in_onnx(world, mon
     monkeypatch.setattr(
         export, "latencies", lambda ways, *a: {n: milliseconds.get(n) for n in ways}
     )
-    found = speed.inference(world, 3)
+    found = speed.measure_inference(world, 3)
     assert len(found) == 9 and asked[-1] == (32, 128, 3)
     assert {name: side["times"] for name, side in found["1 x 16"].items()} == {
         "teacher": 1.0, "tinybert4": 3.0,
@@ -207,9 +207,9 @@ def test_the_import_is_measured_in_a_fresh_process_and_without_torch():
         (["start", "--task", "review-ratings"], "The teacher here knows two answers"),
         (["start", "--size", "bert-base", "--task", "reviews"], "with --size embedded only"),
         (["start", "--test", "a.csv"], "Name either a task"),
-        (["start", "--batch-size", "0"], "--batch-size and --steps are whole numbers above 0"),
+        (["start", "--batch-size", "0"], "--batch-size must be 1 or more"),
         (["start", "--device", "cuda"], "There is no CUDA device here"),
-        (["start", "--out", "no/such/folder/b.json"], "is not there"),
+        (["start", "--out", "no/such/folder/b.json"], "does not exist; make it"),
     ],
 )
 def test_what_cannot_be_measured_is_said_in_a_sentence(arguments, says, capsys):

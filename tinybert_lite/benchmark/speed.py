@@ -428,10 +428,10 @@ def measure_inference(world: BenchmarkSetup, repeats: int = 7) -> dict:
 
     On a CPU the same in ONNX Runtime where it is installed, its teacher beside its students.
     """
-    students = {"lite": "lite", "nano": "nano"} if world.task else {"tinybert4": "tinybert4"}
+    presets = ("lite", "nano") if world.task else ("tinybert4",)
     sides = {"teacher": world.teacher} | {
-        name: students.build_student(world.teacher.config, preset, 0).to(world.device).eval()
-        for name, preset in students.items()
+        preset: students.build_student(world.teacher.config, preset, 0).to(world.device).eval()
+        for preset in presets
     }
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 from tinybert_lite import UserError, augmentation, distillation, teacher_cache
 from tinybert_lite.data import corpus, tasks
 from tinybert_lite.data.tokenized import tokenize
+from tinybert_lite.data.word_vectors import Glove
 from tinybert_lite.mapping import layer_mapping
 from tinybert_lite.models import catalog, loading, lora
 from tinybert_lite.models.sizes import parameters
@@ -183,7 +184,7 @@ class DistillationPipeline:
         if self.is_main:
             augmentation.augment_file(
                 file, train.texts, train.pairs, load_masked_lm(self.config.masked_lm),
-                augmentation.Glove.load(), n=self.config.augment, seed=self.config.seed,
+                Glove.load(), n=self.config.augment, seed=self.config.seed,
                 progress=self.runtime.progress,
             )  # fmt: skip
         self.accelerator.wait_for_everyone()
