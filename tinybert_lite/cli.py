@@ -490,9 +490,8 @@ def summary(metrics: dict) -> list[str]:
         lines += [
             f"student: {m['metric']} {m['student']:.4f}, {m['student_params']:,} parameters",
             f"the student keeps {retained} of the teacher's {m['metric']} on {m['test_size']:,} "
-            f"test texts, {m['size_ratio']:.1f} × smaller, {m['speedup']:.1f} × faster",
-            f"{above_majority(m)} of what the teacher gains over the majority baseline, "
-            f"{m['majority']:.4f}",
+            f"test texts ({above_majority(m)} of its gain over the majority baseline of "
+            f"{m['majority']:.4f}), {m['size_ratio']:.1f} × smaller, {m['speedup']:.1f} × faster",
         ]
         if m["student"] <= m["majority"]:
             lines.append(

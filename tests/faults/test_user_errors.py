@@ -82,24 +82,25 @@ def test_debug_shows_the_traceback(world):
     assert done.returncode != 0 and "Traceback" in done.stderr and "UserError" in done.stderr
 
 
-def test_without_a_network_a_hub_name_is_given_up_in_seconds(world, monkeypatch):
-    """The hub library alone retries for a minute."""
+def test_without_a_network_a_hub_name_is_given_up_without_waiting_to_retry(world, monkeypatch):
+    """The hub library alone retries for a minute, sleeping in between."""
     from huggingface_hub import constants
 
     from tinybert_lite.models import loading
 
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
     loading.hub_answers.cache_clear()
-    started = time.monotonic()
     status, told = tell(CASES["hub name without a network"][0])
     assert status == 2 and "come back with a network" in told
-    assert time.monotonic() - started < 20
+    assert sum(pauses) == 0
     loading.hub_answers.cache_clear()
 
 
-def test_a_command_that_failed_early_can_be_given_again_with_the_mistake_mended(world, tmp_path):
+def test_a_command_that_failed_early_can_be_given_again_with_the_mistake_corrected(world, tmp_path):
     """Its folder must not hold the settings of the mistake."""
     wrong = DISTILL.replace("--out new", f"--out {tmp_path}/out") + " other-classes"
     assert tell(wrong)[0] == 2
@@ -110,7 +111,7 @@ def test_a_program_fault_is_not_passed_off_as_a_user_error(monkeypatch):
     from tinybert_lite import cli
 
     def broken(options):
-        raise ZeroDivisionError("a fault of ours")
+        raise ZeroDivisionError("a fault of the program")
 
     monkeypatch.setitem(cli.HANDLERS, "check", broken)
     with pytest.raises(ZeroDivisionError):

@@ -68,9 +68,8 @@ class DistillationPipeline:
         runtime: RuntimeConfig | None = None,
         phases: tuple[str, ...] = COMMAND_PHASES["run"],
     ):
-        self.config, self.out, self.phases = config, out, phases
+        self.config, self.out, self.phases, self.state = config, out, phases, out / "state"
         self.runtime = runtime = runtime or RuntimeConfig()
-        self.state = out / "state"
         gpu = torch.cuda.is_available() and not runtime.cpu
         self.accelerator = Accelerator(cpu=runtime.cpu, mixed_precision="bf16" if gpu else "no")
         self.is_main = self.accelerator.is_main_process  # of several, the one that writes
@@ -207,6 +206,7 @@ class DistillationPipeline:
                     module, cache, self.data.texts, settings, self.state, self.accelerator,
                     progress=self.runtime.progress,
                 )  # fmt: skip
+                history.seconds += self.outputs.seconds
                 if cache.teacher_logits is not None:
                     self.outputs.keep(cache.teacher_logits)
             self.save(student, folder, projection)
@@ -229,6 +229,7 @@ class DistillationPipeline:
                     self.config.temperature, self.dev_score(student), teacher_logits=logits,
                     progress=self.runtime.progress,
                 )  # fmt: skip
+                history.seconds += self.outputs.seconds
             self.save(student, folder)
             self.finished.finish("prediction", history, settings)
             self.finished.remove(self.outputs.logits_file)
@@ -280,15 +281,12 @@ class DistillationPipeline:
 
     def chosen_settings(self) -> dict:
         """The settings that were left open, as they were used."""
-        chosen: dict = {}
-        if "general" in self.phases:
-            chosen["init"] = self.config.init or "random"
-        elif "intermediate" in self.phases:
-            chosen["init"] = self.config.init or "svd"
+        first = "random" if "general" in self.phases else "svd"
+        distills = {"general", "intermediate"} & set(self.phases)
+        chosen: dict[str, Any] = {"init": self.config.init or first} if distills else {}
         for phase, facts in self.finished.facts.items():
-            for name in ("epochs", "learning_rate"):
-                if name in facts:
-                    chosen[f"{phase}_{name}"] = facts[name]
+            used = {name: facts[name] for name in ("epochs", "learning_rate") if name in facts}
+            chosen |= {f"{phase}_{name}": value for name, value in used.items()}
         return chosen
 
     def dev_score(self, model: nn.Module) -> Callable[[], float]:

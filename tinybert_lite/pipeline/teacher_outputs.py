@@ -1,6 +1,7 @@
 """The teacher's outputs for a run's texts: computed once, kept where they fit."""
 
 import logging
+import time
 from pathlib import Path
 
 import torch
@@ -20,10 +21,14 @@ GIB = 2**30
 
 
 class TeacherOutputs:
-    """Where a run keeps its teacher's outputs: a cache for the layers, a file for the logits."""
+    """Where a run keeps its teacher's outputs: a cache for the layers, a file for the logits.
+
+    `seconds` is the time the latest of them took to compute.
+    """
 
     def __init__(self, state: Path, runtime: RuntimeConfig, accelerator: Accelerator):
         self.state, self.runtime, self.accelerator = state, runtime, accelerator
+        self.seconds = 0.0
         self.logits_file = state / "teacher_logits.safetensors"
 
     def cache(
@@ -34,7 +39,9 @@ class TeacherOutputs:
         limits = self.runtime.keep_gib, self.runtime.keep_disk_gib
         memory, disk = (int(gib * GIB) if epochs > 1 else 0 for gib in limits)
         file = None
-        if need <= memory:
+        if epochs <= 1:
+            how = "computed at every step, as each text is read once"
+        elif need <= memory:
             how = "computed once and kept in memory"
         elif need <= disk:
             how = "computed once and kept on disk"
@@ -43,8 +50,10 @@ class TeacherOutputs:
             how = "computed at every step (--keep-gib and --keep-disk-gib allow less)"
         logger.info("teacher outputs: %.2f GiB, %s", need / GIB, how)
         teacher.to(self.accelerator.device)
-        limit = max(memory, disk)
-        return TeacherCache(teacher, texts, mapping, "auto", limit, self._bar, file)
+        started, limit = time.monotonic(), max(memory, disk)
+        cache = TeacherCache(teacher, texts, mapping, "auto", limit, self._bar, file)
+        self.seconds = time.monotonic() - started
+        return cache
 
     def logits(
         self, teacher: PreTrainedModel, texts: TokenizedDataset, more: TokenizedDataset | None
@@ -54,6 +63,7 @@ class TeacherOutputs:
         What the intermediate step has computed for `texts`, or this step before it was stopped,
         is not computed again.
         """
+        started, self.seconds = time.monotonic(), 0.0
         known = self.logits_file.is_file()
         self.accelerator.wait_for_everyone()  # all have looked before it is written
         logits = load_tensors(self.logits_file)[0]["teacher_logits"] if known else None
@@ -66,6 +76,7 @@ class TeacherOutputs:
         if more is not None:
             logits = torch.cat([logits, torch.from_numpy(inference.predict(teacher, more))])
         self.keep(logits)
+        self.seconds = time.monotonic() - started
         return logits
 
     def keep(self, logits: Tensor) -> None:
