@@ -27,14 +27,15 @@ export TINYBERT_LITE_WHEELHOUSE := $(WHEELHOUSE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-long lint wheelhouse workshop checkpoints clean
+.PHONY: help setup lab test test-fast test-long lint wheelhouse workshop checkpoints clean
 
 help:
 	@echo 'make lab         set up, fetch and check everything, open JupyterLab on the first notebook'
 	@echo 'make test        set up, then every test'
+	@echo 'make test-fast   the tests of units and of parity, in under three minutes'
 	@echo 'make test-long   the tests that take more than a few minutes'
 	@echo 'make setup       only make .venv and install into it'
-	@echo 'make lint        ruff check and ruff format --check'
+	@echo 'make lint        ruff, import-linter (the layers of the package) and mypy'
 	@echo 'make wheelhouse  fill WHEELHOUSE (or wheelhouse/) for a place without a network'
 	@echo 'make workshop    the notebooks for learners, for instructors and as HTML, into WORKSHOP (or workshop/)'
 	@echo 'make checkpoints train the shipped checkpoints again (NAME=reviews-lite: one of them)'
@@ -66,8 +67,15 @@ lab: setup
 # keeps a notebook, and a module of tests, to itself. PYTEST_OPTIONS=-n0 runs them one by one.
 test: lint
 	$(PY) -m tinybert_lite fetch
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not long' -ra -n 2 --dist loadscope $(PYTEST_OPTIONS) tests \
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not long' -ra --durations=25 -n 2 --dist loadscope \
+	  $(PYTEST_OPTIONS) tests \
 	  $(if $(NOTEBOOKS),--nbval-lax --nbval-current-env $(NOTEBOOKS))
+
+# What to run while you work: no notebooks, browsers, processes that are killed, or whole runs.
+test-fast: setup
+	$(PY) -m tinybert_lite fetch
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not long and not slow and not browser' -ra -n 2 \
+	  --dist loadscope $(PYTEST_OPTIONS) tests
 
 test-long: setup
 	$(PY) -m tinybert_lite fetch
@@ -76,6 +84,8 @@ test-long: setup
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	.venv/bin/lint-imports --no-logo
+	$(PY) -m mypy
 
 # The asset archives are named in data/manifest.json and checked while they are saved.
 wheelhouse: override FOLDER := $(if $(WHEELHOUSE),$(WHEELHOUSE),wheelhouse)
@@ -96,5 +106,5 @@ checkpoints: setup
 	$(PY) data/checkpoints/rebuild.py $(NAME)
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find tinybert_lite tests -name __pycache__ -type d -prune -exec rm -rf {} +

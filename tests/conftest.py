@@ -1,9 +1,10 @@
-"""Fixtures that several kinds of test share, and the last word on browser tests."""
+"""Fixtures that several kinds of test share, and the last word on skipped tests."""
 
 import hashlib
 import io
 import json
 import os
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -15,21 +16,21 @@ from tinybert_lite.course import environment
 from tinybert_lite.data import assets
 
 ROOT = Path(__file__).resolve().parent.parent
+SLOW_FOLDERS = {"browser", "course", "faults", "notebooks"}  # what `make test-fast` leaves out
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if SLOW_FOLDERS & set(
+            item.path.relative_to(ROOT).parts if ROOT in item.path.parents else ()
+        ):
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The top folder of the clone."""
     return ROOT
-
-
-@pytest.fixture(scope="session")
-def shared() -> Path:
-    """The folder beside the clone with references and small data sets."""
-    folder = ROOT.parent / "shared"
-    if not folder.is_dir():
-        pytest.skip("../shared is not there: its references and data sets are not in the clone")
-    return folder
 
 
 @pytest.fixture(scope="session")
@@ -126,20 +127,50 @@ def tar_gz(members: dict) -> bytes:
     return buffer.getvalue()
 
 
-def _skipped_browser_tests(config) -> int:
-    reporter = config.pluginmanager.get_plugin("terminalreporter")
-    return sum("browser" in report.keywords for report in reporter.stats.get("skipped", []))
+# Skips -------------------------------------------------------------------------------------------
+
+# Everything else that is skipped is a failure: a test that may be left out silently proves nothing.
+ALLOWED_SKIPS = {
+    "cuda": re.compile(r"there is (no|a) CUDA device"),
+    "browser": re.compile(r"Chromium is not installed"),
+    "posix": re.compile(r"\bPOSIX\b"),  # on Windows alone
+}
+
+
+def skips(config) -> tuple[list[str], int]:
+    """Tests skipped for a reason that is not allowed, and how many need a browser."""
+    reports = config.pluginmanager.get_plugin("terminalreporter").stats.get("skipped", [])
+    required = os.environ.get("REQUIRE_BROWSER") == "1"
+    left_out = {"browser"} if required else set()
+    left_out |= {"posix"} if os.name == "posix" else set()
+    allowed = [pattern for name, pattern in ALLOWED_SKIPS.items() if name not in left_out]
+    refused, browser = [], 0
+    for report in reports:
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longreprtext
+        browser += bool(ALLOWED_SKIPS["browser"].search(reason))
+        if not any(pattern.search(reason) for pattern in allowed):
+            refused.append(f"{report.nodeid}: {reason}")
+    return refused, browser
 
 
 def pytest_sessionfinish(session):
-    if os.environ.get("REQUIRE_BROWSER") == "1" and _skipped_browser_tests(session.config):
+    if hasattr(session.config, "workerinput"):  # of pytest-xdist: the controller decides
+        return
+    if session.exitstatus == pytest.ExitCode.OK and skips(session.config)[0]:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter, config):
-    count = _skipped_browser_tests(config)
-    if count:
-        failed = os.environ.get("REQUIRE_BROWSER") == "1"
-        text = f"{count} browser tests were skipped, the reasons are above"
-        terminalreporter.section("BROWSER TESTS DID NOT RUN", red=failed, yellow=not failed)
-        terminalreporter.line(text + (": a failure with REQUIRE_BROWSER=1." if failed else "."))
+    refused, browser = skips(config)
+    if refused:
+        terminalreporter.section("SKIPPED WITHOUT LEAVE", red=True)
+        for line in refused:
+            terminalreporter.line(line)
+        terminalreporter.line(
+            "A skip that is not in ALLOWED_SKIPS (tests/conftest.py) fails the run."
+        )
+    if browser:
+        terminalreporter.section("BROWSER TESTS DID NOT RUN", red=bool(refused), yellow=not refused)
+        terminalreporter.line(
+            f"{browser} browser tests were skipped: install Chromium to run them."
+        )

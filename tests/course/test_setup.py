@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -110,12 +111,10 @@ def makefile_alone(root, tmp_path):
         shutil.copy(root / name, tmp_path)
 
     def make(*arguments):
-        return subprocess.run(
-            ["make", *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=60
-        )
+        return subprocess.run(["make", *arguments], cwd=tmp_path, capture_output=True, text=True)
 
     if not shutil.which("make"):
-        pytest.skip("make is not installed")
+        pytest.skip("make, a tool of POSIX, is not installed")
     return make
 
 
@@ -162,21 +161,46 @@ def test_continuous_integration_runs_make_test_and_insists_on_the_browser(root):
     assert script.read_text().rstrip().endswith("\nREQUIRE_BROWSER=1 make test")
 
 
-@pytest.mark.parametrize(("required", "status"), [("", 0), ("1", 1)])
-def test_skipped_browser_tests_are_said_last_and_fail_where_required(
-    root, tmp_path, required, status
+SKIPS = """
+import pytest
+def test_one(): pass
+"""
+NO_CUDA = "@pytest.mark.skip(reason='there is no CUDA device')\ndef test_two(): pass\n"
+NO_BROWSER = "def test_three(chromium): pass\n"
+NO_EXCUSE = "def test_four(): pytest.importorskip('no_such_package')\n"
+XFAIL = "@pytest.mark.xfail\ndef test_five(): raise ValueError\n"
+
+
+@pytest.mark.parametrize("options", [[], ["-n", "1"]])
+@pytest.mark.parametrize(
+    ("tests", "required", "status", "said"),
+    [
+        (NO_CUDA + NO_BROWSER, "", 0, "1 browser tests were skipped"),
+        (NO_CUDA + XFAIL, "1", 0, "1 passed, 1 skipped, 1 xfailed"),
+        (NO_CUDA + NO_BROWSER, "1", 1, "SKIPPED WITHOUT LEAVE"),
+        (NO_CUDA + NO_EXCUSE, "", 1, "could not import 'no_such_package'"),
+    ],
+)
+def test_a_skip_that_is_not_allowed_fails_the_run_and_is_named(
+    root, tmp_path, tests, required, status, said, options
 ):
     shutil.copy(root / "tests" / "conftest.py", tmp_path)
-    (tmp_path / "test_it.py").write_text(
-        "import pytest\ndef test_one(): pass\n@pytest.mark.browser\ndef test_two(chromium): pass\n"
-    )
+    (tmp_path / "test_it.py").write_text(SKIPS + tests, encoding="utf-8")
     environ = {**os.environ, "REQUIRE_BROWSER": required, "CHROMIUM": "/no/such/browser"}
     environ["PYTHONPATH"] = str(root)
-    command = [sys.executable, "-m", "pytest", "-o", "markers=browser", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
     command += ["--rootdir", str(tmp_path), str(tmp_path)]
     run = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True)
     assert run.returncode == status, run.stdout
-    assert "1 browser tests were skipped" in "".join(run.stdout.splitlines()[-3:]), run.stdout
+    assert said in run.stdout
+
+
+def test_no_test_looks_outside_the_clone(root):
+    for file in (root / "tests").rglob("*.py"):
+        text = file.read_text(encoding="utf-8")
+        assert not re.search(r"""parents\[3\]|ROOT\.parent\b|["'/]\.\./shared""", text) or (
+            file.parent.name == "benchmarks" or file == Path(__file__)
+        ), f"{file} reads beside the clone"
 
 
 @pytest.mark.long

@@ -6,15 +6,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.toys import toy_csv, toy_teacher
+from tinybert_lite.data.storage import load_tensors
 from tinybert_lite.pipeline.run_folder import run_folder
 
 ROOT = Path(__file__).parents[2]
+KILLED = -signal.SIGKILL if os.name == "posix" else 137
 
 
 def command(folder: Path, out: Path) -> list[str]:
@@ -31,25 +32,18 @@ def environment() -> dict:
     return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def steps_of(out: Path, phase: str) -> int:
-    """How far a phase has come, by the log."""
-    log = out / "state" / "log.jsonl"
-    if not log.is_file():
-        return 0
-    lines = [x for x in log.read_text().splitlines() if x.startswith("{") and x.endswith("}")]
-    return max((r["step"] for r in map(json.loads, lines) if r["phase"] == phase), default=0)
-
-
 def run_until(folder: Path, out: Path, phase: str, step: int) -> None:
-    """Run, and kill without warning once the phase has logged this step."""
-    process = subprocess.Popen(command(folder, out), env=environment(), cwd=folder)
-    try:
-        while steps_of(out, phase) < step:
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.002)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    """Run as a program that is killed without warning at this step of the phase."""
+    point = ["-m", "tests.faults.kill_points", "step", str(step), phase, "--"]
+    python, _, _, *given = command(folder, out)
+    done = subprocess.run([python, *point, *given], env=environment(), cwd=folder)
+    assert done.returncode == KILLED, "it ended before it could be killed"
+
+
+def logged_steps(out: Path, phase: str) -> list[int]:
+    """The steps of a phase whose losses a finished run has logged."""
+    records = map(json.loads, (out / "log.jsonl").read_text(encoding="utf-8").splitlines())
+    return [r["step"] for r in records if r["phase"] == phase and "losses" in r]
 
 
 def files_of(out: Path) -> dict[str, bytes]:
@@ -81,15 +75,12 @@ def test_killed_in_a_phase_the_same_command_gives_the_same_weights(whole, phase)
     out = folder / f"killed in {phase}"
     run_until(folder, out, phase, 100)
     assert not (out / "metrics.json").exists()
-    before = steps_of(out, phase)
     done = subprocess.run(
         command(folder, out), env=environment(), cwd=folder, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
     assert files_of(out) == expected
-    log = [json.loads(x) for x in (out / "log.jsonl").read_text().splitlines()]
-    steps = [r["step"] for r in log if r["phase"] == phase and "losses" in r]
-    assert steps == sorted(set(steps)) and steps[-1] > before
+    assert logged_steps(out, phase) == logged_steps(folder / "whole", phase)
     assert names_in(out) == names_in(folder / "whole")
     assert not [
         n for n in names_in(out) if n.endswith((".part", ".lock", "teacher_logits.safetensors"))
@@ -102,8 +93,6 @@ def test_the_checkpoint_was_used_and_not_the_beginning(whole):
     out = folder / "checkpoint used"
     run_until(folder, out, "finetune", 100)
     (checkpoint,) = (out / "state").glob("finetune.safetensors")
-    from tinybert_lite.data.storage import load_tensors
-
     assert json.loads(load_tensors(checkpoint)[1]["facts"])["step"] >= 80
 
 

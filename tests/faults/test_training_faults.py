@@ -1,24 +1,23 @@
 """What goes wrong during training: the last good weights stay, and one sentence says what to do."""
 
-import contextlib
 import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, BertForMaskedLM
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import UserError, augmentation, cli
+from tinybert_lite import UserError, augmentation, cli, distillation
 from tinybert_lite.data import storage, tokenized
 from tinybert_lite.data.storage import load_tensors, save_tensors, write_text
 from tinybert_lite.models import catalog, loading
@@ -132,57 +131,94 @@ def test_on_the_command_line_a_loss_that_is_not_finite_stops_with_one_sentence(t
 # Disk -------------------------------------------------------------------------------------------
 
 
+class Disk:
+    """A folder whose disk is full once `left` more writes were made; None is room for all."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.left = folder, None
+
+    def take(self, file: Path) -> None:
+        """One write, or the error of a full disk. Raises OSError."""
+        if self.left is None or self.folder not in file.parents:
+            return
+        if self.left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device", str(file))
+        self.left -= 1
+
+
+class Stream:
+    """A text stream on such a disk."""
+
+    def __init__(self, stream, take):
+        self.stream, self.take = stream, take
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return self.stream.__exit__(*error)
+
+    def write(self, text: str) -> int:
+        self.take()
+        return self.stream.write(text)
+
+
 @pytest.fixture
-def small_disk(tmp_path):
-    """A disk of one mebibyte."""
-    folder = tmp_path / "small disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(folder)]
-    if (
-        os.name != "posix"
-        or os.geteuid()
-        or subprocess.run(command, capture_output=True).returncode
-    ):
-        pytest.skip("only root can mount a small disk")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # tensors may be mapped from it
+def small_disk(tmp_path, monkeypatch) -> Disk:
+    """A disk that fills at a write that the test names, with half of what was to be written."""
+    disk = Disk(tmp_path / "small disk")
+    disk.folder.mkdir()
+    save_file, opened = storage.save_file, Path.open
+
+    def save(tensors, file, metadata):
+        try:
+            disk.take(file)
+        except OSError as error:
+            file.write_bytes(b"half of it")
+            raise SafetensorError(f"I/O error: {error.strerror} (os error 28)") from error
+        save_file(tensors, file, metadata)
+
+    def open_(file, mode="r", *args, **options):
+        stream = opened(file, mode, *args, **options)
+        return Stream(stream, lambda: disk.take(file)) if mode == "a" else stream
+
+    monkeypatch.setattr(storage, "save_file", save)
+    monkeypatch.setattr(Path, "open", open_)
+    return disk
 
 
 def test_a_full_disk_leaves_the_old_checkpoint_whole_and_says_so(small_disk):
-    file = small_disk / "toy.safetensors"
+    file = small_disk.folder / "toy.safetensors"
     old = {"a": torch.arange(50_000.0)}
     save_tensors(old, file, {"facts": "1"})
+    small_disk.left = 0
     with pytest.raises(UserError, match="free some space") as caught:
         save_tensors({"a": torch.zeros(250_000)}, file, {})
     assert "\n" not in str(caught.value) and "toy.safetensors" in str(caught.value)
     assert torch.equal(load_tensors(file)[0]["a"], old["a"])
-    assert [p.name for p in small_disk.iterdir()] == ["toy.safetensors"]
+    assert [p.name for p in small_disk.folder.iterdir()] == ["toy.safetensors"]
 
 
+@pytest.mark.parametrize("writes", [3, 4, 5, 6])  # the next is a line of the log, or a checkpoint
 def test_a_full_disk_during_training_keeps_what_was_saved_and_goes_on_when_there_is_room(
-    small_disk,
+    small_disk, writes
 ):
-    filler = small_disk / "filler"
-
-    class Filling(Toy):
-        def forward(self, rows):
-            if self.asked == 30:
-                with contextlib.suppress(OSError), filler.open("wb") as f:
-                    f.write(bytes(2**21))
-            return super().forward(rows)
-
+    small_disk.left = writes
     with pytest.raises((UserError, OSError)) as caught:
-        train(small_disk, Filling())
+        train(small_disk.folder, Toy())
     assert "\n" not in cli.plain(caught.value)
     assert "free some space" in cli.plain(caught.value)
-    step, tensors = kept(small_disk)
-    assert 20 <= step <= 40 and all(t.isfinite().all() for t in tensors.values())
-    filler.unlink()
-    mended, whole = Toy(), Toy()
-    train(small_disk, mended)
-    train(small_disk.parent, whole)
-    assert torch.equal(mended.line.weight, whole.line.weight)
-    assert {p.name for p in small_disk.iterdir()} == {"toy.safetensors", "log.jsonl"}
+    step, tensors = kept(small_disk.folder)
+    assert 0 < step <= 60 and all(t.isfinite().all() for t in tensors.values())
+    small_disk.left = None
+    resumed, whole = Toy(), Toy()
+    train(small_disk.folder, resumed)
+    train(small_disk.folder.parent, whole)
+    assert torch.equal(resumed.line.weight, whole.line.weight)
+    assert {p.name for p in small_disk.folder.iterdir()} == {"toy.safetensors", "log.jsonl"}
 
 
 def test_a_text_file_that_cannot_be_replaced_stays_and_nothing_is_left_beside_it(
@@ -203,7 +239,7 @@ def test_a_text_file_that_cannot_be_replaced_stays_and_nothing_is_left_beside_it
 def test_a_full_disk_during_augmentation_says_so_and_goes_on_to_the_same_file(
     small_disk, monkeypatch, capsys
 ):
-    folder = small_disk.parent
+    folder = small_disk.folder.parent
     toy_csv(folder / "toy.csv", 900)  # some three chunks
     model = AutoConfig.from_pretrained(toy_teacher(folder / "toy", layers=1, width=12, heads=2))
     BertForMaskedLM(model).save_pretrained(folder / "toy")
@@ -213,19 +249,21 @@ def test_a_full_disk_during_augmentation_says_so_and_goes_on_to_the_same_file(
         --masked-lm {folder}/toy --variants 6 --out""".split()
     assert cli.main([*command, str(folder / "whole.jsonl")]) == 0
     whole = (folder / "whole.jsonl").read_bytes()
-    filler, out = small_disk / "filler", small_disk / "new.jsonl"
-    filler.write_bytes(bytes(2**20 - len(whole) * 2 // 3))
+    out = small_disk.folder / "new.jsonl"
+    rows = whole.count(b"\n")
+    small_disk.left = rows * 2 // 3
     capsys.readouterr()
     assert cli.main([*command, str(out)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: The disk is full") and said.count("\n") == 1
     assert "free some space and give the same command again" in said
     assert not out.exists(), "half a file must not pass for a whole one"
-    assert (small_disk / "new.jsonl.part").stat().st_size > len(whole) // 3
-    filler.unlink()
+    part = small_disk.folder / "new.jsonl.part"
+    assert part.read_bytes().count(b"\n") == rows * 2 // 3
+    small_disk.left = None
     assert cli.main([*command, str(out)]) == 0
     assert out.read_bytes() == whole
-    assert {p.name for p in small_disk.iterdir()} == {"new.jsonl", "new.jsonl.settings"}
+    assert {p.name for p in small_disk.folder.iterdir()} == {"new.jsonl", "new.jsonl.settings"}
 
 
 # Checkpoints ------------------------------------------------------------------------------------
@@ -424,26 +462,27 @@ def test_a_damaged_shipped_adapter_is_refused_in_one_sentence(tmp_path, monkeypa
 # Two at once, and memory ------------------------------------------------------------------------
 
 
-def test_of_two_runs_into_one_folder_the_second_is_refused_and_the_first_goes_on(tmp_path, capsys):
+def test_of_two_runs_into_one_folder_the_second_is_refused_and_the_first_goes_on(
+    tmp_path, capsys, monkeypatch
+):
     toy_csv(tmp_path / "toy.csv", 120)
     toy_teacher(tmp_path / "teacher", layers=3, width=24)
     command = f"""run --quiet --cpu --train {tmp_path}/toy.csv --text text --label label
-        --teacher {tmp_path}/teacher --student nano --finetune-epochs 12 --batch-size 4
+        --teacher {tmp_path}/teacher --student nano --finetune-epochs 1 --batch-size 4
         --intermediate-epochs 0 --prediction-epochs 0 --out {tmp_path}/out""".split()
-    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     program = [sys.executable, "-m", "tinybert_lite", *command]
-    first = subprocess.Popen(program, env=variables, stdout=subprocess.DEVNULL)
-    try:
-        while not (tmp_path / "out" / "state" / "log.jsonl").exists():
-            assert first.poll() is None
-            time.sleep(0.01)
-        assert cli.main(command) == 2
-        assert first.poll() is None
-        assert "Another run is writing into" in capsys.readouterr().err
-        assert first.wait(timeout=300) == 0
-    finally:
-        first.kill()
-        first.wait()
+    variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    finetune, seconds = distillation.finetune, []
+
+    def with_a_second_run(*args, **options):
+        """The second run, another process, starts and ends while the first is in a phase."""
+        seconds.append(subprocess.run(program, env=variables, capture_output=True, text=True))
+        return finetune(*args, **options)
+
+    monkeypatch.setattr(distillation, "finetune", with_a_second_run)
+    assert cli.main(command) == 0
+    (second,) = seconds
+    assert second.returncode == 2 and "Another run is writing into" in second.stderr
     assert (tmp_path / "out" / "metrics.json").is_file()
     assert not (tmp_path / "out" / ".lock").exists()
 
