@@ -4,7 +4,7 @@ Nothing heavy is imported here: `import tinybert_lite` costs milliseconds, each 
 what it needs when it is imported itself.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 class UserError(ValueError):

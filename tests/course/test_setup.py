@@ -13,6 +13,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from tinybert_lite import __version__
 from tinybert_lite.cli import main
 from tinybert_lite.course import environment
 from tinybert_lite.course.environment import Check
@@ -101,6 +102,13 @@ def test_only_assets_starts_pip_and_nothing_goes_through_a_shell(root):
         assert file.name == "assets.py" or '"pip", "download"' not in text, file
 
 
+def test_every_file_that_gives_the_version_gives_the_same(root):
+    cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))["version"]
+    changes = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+    latest = re.search(r"(?m)^## (\S+)", changes)[1]
+    assert latest == cited == __version__
+
+
 # make
 
 
@@ -113,7 +121,7 @@ def makefile_alone(root, tmp_path):
     def make(*arguments):
         return subprocess.run(["make", *arguments], cwd=tmp_path, capture_output=True, text=True)
 
-    if not shutil.which("make"):
+    if os.name != "posix" or not shutil.which("make"):
         pytest.skip("make, a tool of POSIX, is not installed")
     return make
 
@@ -201,6 +209,18 @@ def test_no_test_looks_outside_the_clone(root):
         assert not re.search(r"""parents\[3\]|ROOT\.parent\b|["'/]\.\./shared""", text) or (
             file.parent.name == "benchmarks" or file == Path(__file__)
         ), f"{file} reads beside the clone"
+
+
+def test_the_workflows_run_on_every_python_that_is_accepted_and_three_systems(root):
+    folder = root / ".github" / "workflows"
+    tests = yaml.safe_load((folder / "tests.yml").read_text(encoding="utf-8"))["jobs"]["tests"]
+    matrix = tests["strategy"]["matrix"]
+    assert matrix["python"] == ["3.11", "3.12", "3.13"]
+    assert [name.partition("-")[0] for name in matrix["os"]] == ["ubuntu", "macos", "windows"]
+    lint = yaml.safe_load((folder / "lint.yml").read_text(encoding="utf-8"))["jobs"]["lint"]
+    assert lint["steps"][-1] == {"run": "make lint"}
+    books = yaml.safe_load((folder / "notebooks.yml").read_text(encoding="utf-8"))["jobs"]
+    assert books["notebooks"]["steps"][-1] == {"run": ".ci/run"}
 
 
 @pytest.mark.long
