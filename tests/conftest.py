@@ -16,14 +16,13 @@ from tinybert_lite.course import environment
 from tinybert_lite.data import assets
 
 ROOT = Path(__file__).resolve().parent.parent
-SLOW_FOLDERS = {"browser", "course", "faults", "notebooks"}  # what `make test-fast` leaves out
+# What `make test-fast` leaves out: folders, and files that start many processes.
+SLOW = {"browser", "course", "faults", "notebooks", "test_processes.py", "test_other_machines.py"}
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        if SLOW_FOLDERS & set(
-            item.path.relative_to(ROOT).parts if ROOT in item.path.parents else ()
-        ):
+        if SLOW & set(item.path.relative_to(ROOT).parts if ROOT in item.path.parents else ()):
             item.add_marker("slow")
 
 
