@@ -1,10 +1,12 @@
 """`python -m tinybert_lite COMMAND`."""
 
+import io
 import sys
 
 from tinybert_lite.cli import main
 
 if __name__ == "__main__":
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # "×" on a terminal that knows ASCII alone
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # "×" on a terminal that knows ASCII alone
     sys.exit(main())

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import eager_mask, sdpa_mask
@@ -59,7 +59,7 @@ AttentionMaskInterface.register(QUERIES_KEYS, sdpa_mask)
 
 
 def capture(
-    model: PreTrainedModel | nn.Module, inputs: Mapping[str, Tensor], what: str = "scores"
+    model: PreTrainedModel, inputs: Mapping[str, Tensor], what: str = "scores"
 ) -> ForwardOutputs:
     """Run any BERT classifier or encoder and return logits, hidden states and raw attention.
 
@@ -85,7 +85,7 @@ def capture(
 
 
 @contextmanager
-def attention_implementation(model: PreTrainedModel | nn.Module, what: str) -> Iterator[None]:
+def attention_implementation(model: PreTrainedModel, what: str) -> Iterator[None]:
     """Switch a model to the attention function that hands out `what`, and back afterwards.
 
     Models that share one config object switch together: `capture` of one is safe, running the

@@ -104,7 +104,7 @@ def _half(text: str, word: Word) -> bool:
     if _CONTRACTION.fullmatch(text[max(0, word.start - 1) : word.end]) and word.start:
         return True
     after = _CONTRACTION.match(text, word.end)
-    return bool(after) and after.group().lower()[1:] != "s"
+    return after is not None and after.group().lower()[1:] != "s"
 
 
 def _longest(tokenizer: PreTrainedTokenizerBase) -> int:
@@ -188,7 +188,9 @@ def draw(
     What stands between the words stays, and so does a capital first letter. A candidate is drawn
     whether it is needed or not, so that one word's fate does not shift the draws of the next.
     """
-    out, at, drawn = [], 0, []
+    out: list[str] = []
+    drawn: list[tuple[float, str | None]] = []
+    at = 0
     for word in words:
         if word.kept or not word.candidates:
             drawn.append((1.0, None))
@@ -380,7 +382,8 @@ def recombine(texts: Sequence[str], n: int, seed: int = 0) -> list[str]:
     cannot be made. Not in the paper.
     """
     parts = [part for part in map(clauses, texts) if part]
-    seen, new = set(texts), []
+    seen = set(texts)
+    new: list[str] = []
     random = np.random.default_rng([seed, len(parts)])
     for _ in range(20):  # rounds of draws: short or few texts repeat themselves
         if len(new) == n or not parts:

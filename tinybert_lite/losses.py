@@ -74,7 +74,7 @@ def attention_loss_gram(
     batch, heads, l, _ = qs.shape
     if l <= max(qs.shape[-1], qt.shape[-1]):
         with torch.autocast(qs.device.type, enabled=False):
-            maps = (q @ k.transpose(-1, -2) for q, k in ((qs, ks), (qt, kt)))
+            maps = qs @ ks.transpose(-1, -2), qt @ kt.transpose(-1, -2)
             return attention_loss(*maps, attention_mask, normalize)
     mask = _mask(attention_mask, batch, l, qs.device)
     if attention_mask is not None:

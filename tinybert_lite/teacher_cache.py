@@ -4,6 +4,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,8 @@ class TeacherCache:
         file: Path | None = None,
     ):
         self.teacher, self.data, self.mapping, self.what = teacher.eval(), data, mapping, what
-        self.store, self.file = None, file
+        self.store: Any = None  # (tokens, 3M + 1, d) in float16 where the outputs are kept
+        self.file = file
         self.teacher_logits: Tensor | None = (
             None  # logits (texts, classes), a gift of the same pass
         )

@@ -193,17 +193,17 @@ class _Run:
         table = torch.stack([torch.stack(list(losses.values())) for _, losses in pending]).float()
         if self.accelerator.num_processes > 1:  # each has its part of every loss
             table = self.accelerator.reduce(table, "sum")
-        table = table.cpu().numpy()
-        finite = np.isfinite(table).all(1)
+        means_of_steps = table.cpu().numpy()
+        finite = np.isfinite(means_of_steps).all(1)
         if not finite.all():
             bad = int(np.argmin(finite))
             raise LossNotFinite(
-                f"The loss of phase {self.name} became {table[bad].sum()} at step "
+                f"The loss of phase {self.name} became {means_of_steps[bad].sum()} at step "
                 f"{self.step - len(pending) + bad + 1}, in the batch of texts number "
                 f"{', '.join(map(str, pending[bad][0][:8]))}…; take a lower learning rate (now {learning_rate:.1e}) "
                 f"and another --out. The last good weights are kept in {self.folder}."
             )
-        means = dict(zip(keys, table.mean(0).tolist(), strict=True))
+        means = dict(zip(keys, means_of_steps.mean(0).tolist(), strict=True))
         record = {
             "phase": self.name,
             "step": self.step,

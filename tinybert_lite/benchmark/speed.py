@@ -18,8 +18,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,7 +123,8 @@ class BenchmarkSetup:
             return np.concatenate([array[train.offsets[i] : train.offsets[i + 1]] for i in order])
 
         types = None if train.types is None else taken(train.types)
-        return TokenizedDataset(taken(train.tokens), types, offsets, train.labels[order], train.pad)
+        labels = None if train.labels is None else train.labels[order]
+        return TokenizedDataset(taken(train.tokens), types, offsets, labels, train.pad)
 
     def wait(self) -> None:
         if self.cuda:
@@ -226,6 +228,7 @@ class ReferenceTrainer:
 
     def finetune(self, rows: np.ndarray) -> float:
         """One step of the teacher on hard labels; its loss."""
+        assert self.data.labels is not None
         labels = torch.from_numpy(self.data.labels[rows]).to(self.world.device)
         loss = F.cross_entropy(self.teacher.train()(**self.inputs(rows)).logits, labels)
         self.update(loss)
@@ -236,7 +239,7 @@ class ReferenceTrainer:
 
 
 def in_turn(
-    world: BenchmarkSetup, sides: dict[str, Callable[[], float]], rounds: int = ROUNDS
+    world: BenchmarkSetup, sides: Mapping[str, Callable[[], float]], rounds: int = ROUNDS
 ) -> dict:
     """Call the sides in turn; median seconds of each, and on a GPU the bytes it needs to run.
 
@@ -412,9 +415,12 @@ def attention(
         def gram(q=q, k=k, qt=qt, kt=kt, mask=mask):
             attention_loss_gram((q, k), (qt, kt), mask).backward()
 
+        def five_times(function: Callable[[], Any]) -> float:
+            return timed(world, lambda: [function() for _ in range(5)]) / 5
+
         sides = {
-            "maps": lambda f=maps: timed(world, lambda: [f() for _ in range(5)]) / 5,
-            "gram": lambda f=gram: timed(world, lambda: [f() for _ in range(5)]) / 5,
+            "maps": functools.partial(five_times, maps),
+            "gram": functools.partial(five_times, gram),
         }
         measured = in_turn(world, sides, 5)
         found[str(l)] = measured | {
@@ -482,9 +488,11 @@ def machine_rates(world: BenchmarkSetup) -> dict:
     found = {}
     for name in ("float32", "bfloat16") if world.cuda else ("float32",):
         a = torch.randn(size, size, device=world.device, dtype=getattr(torch, name))
-        took = in_turn(
-            world, {"mm": lambda a=a: timed(world, lambda: [a @ a for _ in range(10)]) / 10}, 5
-        )
+
+        def multiply(a: Tensor = a) -> float:
+            return timed(world, lambda: [a @ a for _ in range(10)]) / 10
+
+        took = in_turn(world, {"mm": multiply}, 5)
         found[f"{name}_flops"] = 2 * size**3 / took["mm"]["seconds"]
     block = torch.empty(2**28 if world.cuda else 2**25, device=world.device)
     other = torch.empty_like(block)
@@ -532,7 +540,7 @@ def full_run(world: BenchmarkSetup, epochs: float = EPOCHS, tell: Callable = pri
     """All of intermediate distillation on the task, once each way: seconds and final dev losses."""
     train, dev = world.data["train"], world.data["dev"]
     settings = TrainingConfig(epochs=epochs, learning_rate=1e-3, save_seconds=math.inf)
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
 
     def final(student, projection) -> dict[str, float]:
         module = (

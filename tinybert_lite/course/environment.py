@@ -221,13 +221,13 @@ def _teacher() -> Check:
         text = str(error).strip().splitlines() or [""]
         mend = "Install the tested versions: `python -m pip install -c constraints.txt -e .`."
         return Check(name, "fail", f"{type(error).__name__}: {text[0][:200]}", mend)
-    error = max(abs(a - b) for a, b in zip(numbers, EXPECTED))
-    if not error <= TOLERANCE:  # also where the numbers are not numbers
+    difference = max(abs(a - b) for a, b in zip(numbers, EXPECTED))
+    if not difference <= TOLERANCE:  # also where the numbers are not numbers
         found = ", ".join(f"{number:.4f}" for number in numbers)
         mend = "Install the tested versions, and paste the block below into an issue if that is no help."
-        return Check(name, "fail", f"{found}, off by {error:.1e}", mend)
+        return Check(name, "fail", f"{found}, off by {difference:.1e}", mend)
     seconds = time.perf_counter() - begin
-    return Check(name, "ok", f"largest difference {error:.0e}, {seconds:.1f} s with loading")
+    return Check(name, "ok", f"largest difference {difference:.0e}, {seconds:.1f} s with loading")
 
 
 def teacher_numbers(folder: Path) -> list[float]:

@@ -454,7 +454,9 @@ def _plain(opened: zipfile.ZipFile | tarfile.TarFile, member: str) -> IO[bytes]:
             if kind in (0, stat.S_IFREG) and not member.endswith("/"):
                 return opened.open(member)
         elif opened.getmember(member).isreg():
-            return opened.extractfile(member)
+            stream = opened.extractfile(member)
+            assert stream is not None  # a regular file has one
+            return stream
     except KeyError:
         raise _broken(member, "the archive does not have it") from None
     raise _broken(member, "it is a link or a folder, not a plain file")

@@ -114,13 +114,13 @@ def part(
 ) -> tuple[tables.Examples, tables.Examples]:
     """Held-out rows (`share` of each label) and the others; a group stays on one side."""
     strata = [""] * len(rows) if regression else rows.labels
-    out = np.array(held_out(rows.groups, strata, share, salt))
+    out = np.array(held_out(rows.groups or [], strata, share, salt))
     if not out.any():
         raise UserError(
             f"{name} has too few different texts of each label to hold any out; give more rows, "
             "or an evaluation file."
         )
-    return rows.keep(np.flatnonzero(out)), rows.keep(np.flatnonzero(~out))
+    return rows.keep(np.flatnonzero(out).tolist()), rows.keep(np.flatnonzero(~out).tolist())
 
 
 def evaluation_rows(

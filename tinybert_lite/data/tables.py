@@ -11,6 +11,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from tinybert_lite import UserError
 
@@ -43,8 +44,9 @@ class Examples:
 
     def keep(self, rows: Sequence[int]) -> "Examples":
         """The rows of these positions."""
-        columns = (self.texts, self.pairs, self.labels, self.lines, self.groups)
-        return Examples(*(None if c is None else [c[row] for row in rows] for c in columns))
+        columns: tuple[Any, ...] = (self.texts, self.pairs, self.labels, self.lines, self.groups)
+        kept: list[Any] = [None if c is None else [c[row] for row in rows] for c in columns]
+        return Examples(*kept)
 
     def joined(self) -> list[str]:
         """Each text with its second sentence under it, as one string."""
@@ -223,7 +225,7 @@ def _read_csv(text: str, name: str, wanted: Sequence[str], delimiter: str) -> tu
     return lines, dict(zip(wanted, zip(*values, strict=True), strict=True)) if values else {}
 
 
-def _tsv_quoting(text: str) -> int:
+def _tsv_quoting(text: str) -> Literal[0, 3]:
     """No quoting where quotes do not pair, or would swallow lines that are whole without them."""
     fields = [len(record) for _, record in _records(text, "\t", csv.QUOTE_NONE)]
     try:
@@ -234,7 +236,7 @@ def _tsv_quoting(text: str) -> int:
     return csv.QUOTE_NONE if whole and records < len(fields) else csv.QUOTE_MINIMAL
 
 
-def _records(text: str, delimiter: str, quoting: int):
+def _records(text: str, delimiter: str, quoting: Literal[0, 3]):
     """Line number and fields of each record that is not an empty line."""
     limit = csv.field_size_limit(max(len(text), 131072))
     try:
@@ -311,7 +313,7 @@ def _class_name(value: object, column: str, line: int, name: str) -> str | None:
     return _text(value, column, line, name).strip() or None
 
 
-def _number(value: object, column: str, line: int, name: str) -> float | None:
+def _number(value: Any, column: str, line: int, name: str) -> float | None:
     if _is_missing(value) or not str(value).strip():
         return None
     try:

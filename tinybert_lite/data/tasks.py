@@ -62,9 +62,11 @@ class Task:
     def majority(self, split: str = "test") -> dict[str, float]:
         """The score on a split of the best constant answer, chosen on the training labels."""
         train, labels = self.splits["train"].labels, self.splits[split].labels
+        assert train is not None and labels is not None  # only an unlabeled split of GLUE has none
         if self.kind == "regression":
             return self.score(np.full(len(labels), train.mean()), labels)
-        by_count = np.argsort(-np.bincount(train, minlength=len(self.label_names)), kind="stable")
+        counts = np.bincount(train, minlength=len(self.label_names))
+        by_count = np.argsort(-counts, kind="stable").tolist()
         if self.metric == "f1":  # answering with the rarer class can have the higher F1
             by_count = sorted(
                 by_count, key=lambda c: -self.score(np.full_like(train, c), train)["f1"]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,9 @@ def load_tinybert_state(
 
     Raises UserError when a tensor is missing, of a wrong shape or of no known name.
     """
-    mapped, left_out, wrong = {}, {}, []
+    mapped: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    wrong: list[str] = []
     for old in state:
         name = new_name(old)
         why = next((why for form, why in LEFT_OUT.items() if re.match(form, name)), None)
@@ -114,7 +117,7 @@ def config_of(
     layers = {int(m[1]) for n in tensors if (m := re.match(r"bert\.encoder\.layer\.(\d+)\.", n))}
     if words[1] % heads:
         raise UserError(f"{heads} heads do not divide the width {words[1]}; say how many it has.")
-    labels = {}
+    labels: dict[str, Any] = {}
     if "classifier.weight" in tensors:
         number = size("classifier.weight")[0]
         labels = {"num_labels": number}
@@ -147,7 +150,8 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
     misfits = [n for n in own if n in tensors and own[n].shape != tensors[n].shape]
     for names, fault in ((missing, "is missing"), (unknown, "has no place"), (misfits, "")):
         if names:
-            shapes = f"has the shape {tuple(tensors.get(names[0], own.get(names[0])).shape)}"
+            found = tensors[names[0]] if names[0] in tensors else own[names[0]]
+            shapes = f"has the shape {tuple(found.shape)}"
             raise UserError(
                 f"The state dict does not fit {what}: {names[0]} {fault or shapes}, and "
                 f"{len(names) - 1} more; give the whole state dict of one TinyBERT."

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -171,13 +172,15 @@ def predict(
     model: nn.Module | OnnxClassifier, data: TokenizedDataset, batch_size: int = 64
 ) -> np.ndarray:
     """Logits (texts, classes) of a torch or ONNX classifier, in the order of the texts."""
-    answer, logits = predictor(model), []
+    answer = predictor(model)
     batches = length_sorted_batches(data.lengths, batch_size)
     logits = np.concatenate([answer(**data.batch(rows)) for rows in batches])
     return logits[np.argsort(np.concatenate(batches))]
 
 
-def differences(model: nn.Module, exported: OnnxClassifier, seed: int = 0) -> dict[str, float]:
+def differences(
+    model: PreTrainedModel, exported: OnnxClassifier, seed: int = 0
+) -> dict[str, float]:
     """How far an exported classifier's logits are from the torch model's, over padded batches.
 
     Random words, (1, 1) to (5, longest) tokens, with and without padding. Gives `largest`, the
@@ -204,7 +207,7 @@ def differences(model: nn.Module, exported: OnnxClassifier, seed: int = 0) -> di
 
 
 def latencies(
-    ways: Mapping[str, nn.Module | OnnxClassifier],
+    ways: Mapping[str, Any],
     batch: int = 1,
     tokens: int = 128,
     repeats: int = 50,
@@ -243,6 +246,7 @@ def scores(
     """
     found, first = {}, None
     for name, model in ways.items():
+        assert data.labels is not None
         logits = predict(model, data, batch_size)
         answers = evaluation.predicted_labels(task, logits if order is None else logits[:, order])
         first = answers if first is None else first
@@ -373,7 +377,8 @@ def card(facts: dict, labels: Mapping[int, str]) -> str:
     ]
     for metric in facts.get("test", {}).get("torch", ()):
         on = f"{metric} on {facts['test']['texts']:,} test texts of {facts['task']}"
-        rows.append((on, *(f"{facts['test'][key][metric]:.4f}" for key in ("onnx", "int8"))))
+        onnx, int8 = (f"{facts['test'][key][metric]:.4f}" for key in ("onnx", "int8"))
+        rows.append((on, onnx, int8))
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return f"""# {facts["model"]}, exported
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -84,7 +85,8 @@ class Recorder:
     def __init__(self, student: PreTrainedModel, inputs: Mapping[str, Tensor]):
         if inputs["input_ids"].shape[0] != 1:
             raise UserError("A Recorder follows one text: give it inputs of batch size 1.")
-        self.student, self.snapshots = student, []
+        self.student = student
+        self.snapshots: list[Snapshot] = []
         mask = inputs.get("attention_mask")
         real = inputs["input_ids"].shape[1] if mask is None else int(mask.sum())
         self.inputs = {name: tensor[:, :real] for name, tensor in inputs.items()}
@@ -101,7 +103,7 @@ class Recorder:
 def save_snapshots(path: str | Path, snapshots: Sequence[Snapshot]) -> None:
     """Write recorded snapshots to one safetensors file (float16 scores, losses as metadata)."""
     notes = [[s.step, s.losses, list(s.input_ids)] for s in snapshots]
-    arrays = {str(i): s.scores for i, s in enumerate(snapshots)}
+    arrays: dict[str, Any] = {str(i): s.scores for i, s in enumerate(snapshots)}
     save_file(arrays, str(path), metadata={"snapshots": json.dumps(notes)})
 
 
@@ -330,7 +332,7 @@ def _fitting(
     config = student.config
     shape = (config.num_hidden_layers, config.num_attention_heads, real, real)
     kept, bare = [], {name: tensor[:, :real] for name, tensor in inputs.items()}
-    trial = copy.deepcopy(student) if any(s.state for s in snapshots) else None
+    trial: Any = copy.deepcopy(student) if any(s.state for s in snapshots) else None
     for s in snapshots:
         if s.state is not None:
             trial.load_state_dict(_state(s.state))

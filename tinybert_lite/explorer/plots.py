@@ -64,7 +64,7 @@ def head_grid(
     blocks = figure.add_gridspec(
         layers, 1, left=0.105, right=0.995, top=1 - 0.85 / height, bottom=0.28 / height, hspace=0.2
     )
-    grids = [block.subgridspec(2, heads, hspace=0.04, wspace=0.12) for block in blocks]
+    grids = [blocks[m].subgridspec(2, heads, hspace=0.04, wspace=0.12) for m in range(layers)]
     for row in rows:
         m, head = row["student_layer"] - 1, row["student_head"] - 1
         pair = (teacher[row["teacher_layer"] - 1, row["teacher_head"] - 1], student[m, head])
@@ -157,8 +157,8 @@ def similarity_heatmap(
     across, down = np.arange(0, columns + 1, teacher_heads), np.arange(0, rows + 1, student_heads)
     ax.vlines(across, 0, rows, color="black", lw=0.6)
     ax.hlines(down, 0, columns, color="black", lw=0.6)
-    ax.set_xticks(across[:-1] + teacher_heads / 2, range(1, len(across)))
-    ax.set_yticks(down[:-1] + student_heads / 2, range(1, len(down)), rotation=0)
+    ax.set_xticks(across[:-1] + teacher_heads / 2, list(map(str, range(1, len(across)))))
+    ax.set_yticks(down[:-1] + student_heads / 2, list(map(str, range(1, len(down)))), rotation=0)
     for m, n in enumerate((mapping or [])[1:]):
         ax.add_patch(_box((n - 1) * teacher_heads, m * student_heads, teacher_heads, student_heads))
     ax.set(
@@ -211,8 +211,8 @@ def training_curves(
     figure = _figure((7.6, 3.8), layout="constrained")
     ax = figure.subplots()
     for i, (line, name) in enumerate(zip(losses.T, names, strict=True)):
-        style = {"color": LINES[i % len(LINES)], "ls": DASHES[i % len(DASHES)], "lw": 2}
-        ax.plot(steps, line, label=name, **style)
+        color, dashes = LINES[i % len(LINES)], DASHES[i % len(DASHES)]
+        ax.plot(steps, line, label=name, color=color, ls=dashes, lw=2)
     positive = losses[losses > 0]
     if positive.size and positive.max() > 15 * positive.min():
         ax.set_yscale("log")

@@ -216,7 +216,8 @@ class Explorer(anywidget.AnyWidget):
         maps = self._scores(step)
         if self.quantity == "scores":
             return maps
-        return tuple(comparison.probabilities(m, self.comparison.real) for m in maps)
+        teacher, student = (comparison.probabilities(m, self.comparison.real) for m in maps)
+        return teacher, student
 
     def numbers(self, step: int | None = None) -> list[dict]:
         """One row per student head: the teacher head beside it, their loss and similarity.
@@ -359,7 +360,7 @@ class Explorer(anywidget.AnyWidget):
         return base64.b64encode(file.getvalue()).decode()
 
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
-        bundle, meta = super()._repr_mimebundle_(**options)
+        bundle, meta = super()._repr_mimebundle_(**options) or ({}, {})
         return {**bundle, "image/png": self._picture()}, meta
 
     def _ipython_display_(self) -> None:
@@ -371,7 +372,7 @@ class Explorer(anywidget.AnyWidget):
         picture, about = self._picture(), f"Attention explorer: {self.comparison.text}"
         self.still = picture[-64:]
         display({"image/png": picture, "text/plain": about}, raw=True)
-        live = super()._repr_mimebundle_()[0]
+        live, _ = super()._repr_mimebundle_() or ({}, {})
         display({**live, "text/plain": "Run this cell for the live explorer."}, raw=True)
 
 
@@ -416,7 +417,7 @@ def explore(
 def _load(name: str | Path):
     from tinybert_lite.models.loading import load_classifier
 
-    return load_classifier(name)
+    return load_classifier(str(name))
 
 
 def _meta(seen: Comparison) -> dict:

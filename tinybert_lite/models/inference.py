@@ -6,6 +6,7 @@ import time
 import numpy as np
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from tinybert_lite.data.tokenized import TokenizedDataset, length_sorted_batches
 
@@ -28,7 +29,7 @@ def predict(model: nn.Module, data: TokenizedDataset, batch_size: int = 64) -> n
 
 @torch.inference_mode()
 def latency(
-    models: dict[str, nn.Module], batch: int = 1, tokens: int = 128, repeats: int = 10
+    models: dict[str, PreTrainedModel], batch: int = 1, tokens: int = 128, repeats: int = 10
 ) -> dict[str, float]:
     """Milliseconds of one forward pass of each model, median, the models taking turns.
 

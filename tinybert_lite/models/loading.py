@@ -4,6 +4,7 @@ import os
 import re
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import constants, get_session, snapshot_download
@@ -292,4 +293,5 @@ def load_shipped(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         raise UserError(f"The adapter in {folder} does not fit the embedded teacher.")
     adapted.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     # the adapter froze the rest; whoever trains this model on must get all of it
-    return adapted.merge_and_unload().requires_grad_(True).eval(), tokenizer
+    merged: Any = adapted.merge_and_unload()  # type: ignore[operator]
+    return merged.requires_grad_(True).eval(), tokenizer

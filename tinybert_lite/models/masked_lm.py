@@ -9,6 +9,7 @@ trained is saved; loading merges it, and a stock BertForMaskedLM comes out.
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,7 +66,7 @@ def load_masked_lm(
             f"The masked-LM head in {file.parent} does not fit {name!r}; train it again."
         )
     model.load_state_dict(tensors, strict=False)
-    merged = model.merge_and_unload() if rank else model
+    merged: Any = model.merge_and_unload() if rank else model  # type: ignore[operator]
     return merged.requires_grad_(False).eval(), tokenizer
 
 
@@ -124,7 +125,7 @@ def _trained(model: torch.nn.Module) -> dict[str, Tensor]:
     return {key: p for key, p in model.named_parameters() if p.requires_grad}
 
 
-def masked_logits(model: torch.nn.Module, input_ids: Tensor, attention_mask: Tensor, where: Tensor):
+def masked_logits(model: Any, input_ids: Tensor, attention_mask: Tensor, where: Tensor):
     """Logits (masked, vocabulary) of the positions set in `where` (batch, l), and of no others."""
     bert = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden = bert.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state

@@ -116,12 +116,12 @@ def _batches(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[
     """Rows of each step: shuffled anew in each pass, neighbours in length within 50 batches."""
     batches: list[np.ndarray] = []
     random = np.random.default_rng(seed)
-    lengths = np.asarray(lengths)
+    sizes = np.asarray(lengths)
     while len(batches) < steps:
-        order = random.permutation(len(lengths))
+        order = random.permutation(len(sizes))
         for start in range(0, len(order), 50 * batch):
             part = order[start : start + 50 * batch]
-            part = part[np.argsort(lengths[part], kind="stable")]
+            part = part[np.argsort(sizes[part], kind="stable")]
             whole = [part[i : i + batch] for i in range(0, len(part) - batch + 1, batch)]
             batches += [whole[i] for i in random.permutation(len(whole))]
     return batches[:steps]
@@ -167,7 +167,7 @@ def _schedule(step: int, steps: int) -> float:
 
 
 def _save_state(out: Path, parameters: dict, optimizer: torch.optim.Optimizer, done: dict) -> None:
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for key, parameter in parameters.items():
         state = optimizer.state[parameter]
         tensors |= {
@@ -245,7 +245,7 @@ def evaluate_masked_lm(
     if glove is not None:
         ways["glove"] = _between(glove, tokenizer, places, k)
     content = ~function[true]
-    measured = {"words": len(true), "content_words": int(content.sum())}
+    measured: dict[str, float] = {"words": len(true), "content_words": int(content.sum())}
     for way, guesses in ways.items():
         hits = guesses == true[:, None]
         first, among = hits[:, 0], hits.any(axis=1)

@@ -75,9 +75,9 @@ def _settings(options: dict) -> list[str]:
 
 def _against_the_majority(metrics: dict) -> list[str]:
     """What is kept above the most frequent answer, or that nothing is."""
-    least, teacher, student = (metrics.get(k) for k in ("majority", "teacher", "student"))
-    if student is None:
+    if "student" not in metrics:
         return []
+    least, teacher, student = (metrics[k] for k in ("majority", "teacher", "student"))
     if student <= least:
         return [
             "**The student is no better than always giving the most frequent answer: it has "
@@ -92,7 +92,10 @@ def _against_the_majority(metrics: dict) -> list[str]:
 
 def write_general(out: Path, metrics: dict, options: dict) -> None:
     """README.md of a generally distilled student."""
-    m, text = metrics, ", ".join(options["general_text"]) or "the embedded texts (see data/README.md)"
+    m, text = (
+        metrics,
+        ", ".join(options["general_text"]) or "the embedded texts (see data/README.md)",
+    )
     lines = [
         "# A general student",
         "",

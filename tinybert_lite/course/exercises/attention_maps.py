@@ -257,7 +257,8 @@ def _zero_rows(x: Tensor, mask: Tensor) -> Tensor:
 
 
 def _by_maps(student: tuple, teacher: tuple, mask: Tensor) -> Tensor:
-    return attention_loss(*(q @ k.mT * q.shape[-1] ** -0.5 for q, k in (student, teacher)), mask)
+    ours, theirs = (q @ k.mT * q.shape[-1] ** -0.5 for q, k in (student, teacher))
+    return attention_loss(ours, theirs, mask)
 
 
 def _gram(power: float = -0.25, zero: str = "qk", cross: float = 2.0, mean: bool = True):

@@ -7,11 +7,12 @@ what the learner wrote, and says so when there is nothing to check yet.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-CLOSE = dict(rtol=1e-3, atol=1e-5)
+CLOSE: dict[str, Any] = dict(rtol=1e-3, atol=1e-5)
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,8 @@ def check_loss(
 ) -> Result:
     """Compare a loss with the solution, then with each known mistake, then by its behaviour."""
     problem, answers = run(candidate, cases)
-    if problem:
-        return problem
+    if problem or candidate is None:
+        return problem or NOT_TRIED
     for answer in answers:
         if torch.is_tensor(answer) and answer.numel() != 1:
             return wrong(

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -164,7 +165,9 @@ def _not_a_pair(answer, table: Tensor) -> Result | None:
 
 def _quantise(table: Tensor, **changed) -> tuple[Tensor, Tensor]:
     """Symmetric 8 bits, and what becomes of it when one step is done otherwise."""
-    how = dict(extent=lambda t: t.abs().amax(1, keepdim=True), levels=127, settle=torch.round)
+    how: dict[str, Any] = dict(
+        extent=lambda t: t.abs().amax(1, keepdim=True), levels=127, settle=torch.round
+    )
     how |= changed
     scale = (how["extent"](table) / how["levels"]).clamp_min(1e-12)
     return how["settle"](table / scale).to(torch.int32), scale

@@ -1,6 +1,7 @@
 """The exercises of notebook 00: what is kept, what it costs, and where the two models part."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tinybert_lite.course.exercises.checking import NOT_TRIED, Result, wrong
 
@@ -98,7 +99,7 @@ def _call(candidate: Callable | None, case: tuple) -> tuple[float, Result | None
     return answer, None
 
 
-def _known(answer: float, mistakes: dict[float, tuple[str, str]], otherwise: str) -> Result:
+def _known(answer: float, mistakes: Mapping[Any, tuple[str, str]], otherwise: str) -> Result:
     for value, (mistake, hint) in mistakes.items():
         if abs(answer - value) < 1e-6 * max(1, abs(value)):
             return wrong(mistake, hint)

@@ -1,6 +1,7 @@
 """Checks of notebook 07: the loss of the first step, rates, a restless teacher, checkpoints."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from tinybert_lite.attention import ForwardOutputs
 from tinybert_lite.course.exercises.checking import (
+    NOT_TRIED,
     Mistake,
     Result,
     check_loss,
@@ -115,7 +117,7 @@ def check_best_step(candidate: Callable | None) -> Result:
             "not a step", f"Return the step, a whole number; yours is {type(answers[0]).__name__}."
         )
     if [int(a) for a in answers] == [_best_step(case) for case in CHECKPOINTS]:
-        return _blind(candidate)
+        return _blind(candidate) if candidate else NOT_TRIED
     for mistake in CHECKPOINT_MISTAKES:
         if answers == [mistake.answer(case) for case in CHECKPOINTS]:
             return wrong(mistake.name, mistake.hint)
@@ -244,12 +246,13 @@ def _terms(student, teacher, mapping, projection, mask, attention, hidden) -> tu
     return first, second
 
 
-def _parts(s, t, g, p, mask) -> tuple[list, list]:
+def _parts(s, t, g, p, mask) -> Any:
     return _terms(s, t, g, p, mask, lambda m: g[m], lambda m: g[m])
 
 
 def _intermediate(s, t, g, p, mask) -> Tensor:
-    return sum(map(sum, _parts(s, t, g, p, mask)))
+    first, second = _parts(s, t, g, p, mask)
+    return sum(first) + sum(second)
 
 
 def _remapped(attention: Callable, hidden: Callable) -> Callable:
@@ -392,7 +395,7 @@ def _rate(phase: str, step: int, total: int) -> float:
     return learning_rate_at(step, total, TrainingConfig(learning_rate=RATES[phase]))
 
 
-def _same(got: np.ndarray, answer: Callable) -> bool:
+def _same(got: Sequence[float], answer: Callable) -> bool:
     return np.allclose(got, [answer(*case) for case in RATE_CASES], rtol=1e-3, atol=1e-9)
 
 

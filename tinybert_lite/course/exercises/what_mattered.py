@@ -95,7 +95,7 @@ def check_bootstrap(candidate: Callable | None) -> Result:
         name: _far(got[:, :2], bounds, np.maximum(scale, np.diff(bounds) / 3.92))
         for name, bounds in _known_bounds().items()
     }
-    nearest = min(found, key=found.get)
+    nearest = min(found, key=lambda name: found[name])
     if found[nearest] < 0.17:
         return wrong(*nearest)
     return wrong(
@@ -336,7 +336,7 @@ MISTAKES: dict[tuple[str, str], Callable] = {
     (
         "shares, not points",
         "Times 100: points of accuracy.",
-    ): lambda *c: _scaled(*c, 0.01),
+    ): lambda a, b, random: _scaled(a, b, random, 0.01),
     (
         "10 % are left out, not 5",
         "2.5 % on each side make 95 % between.",
@@ -353,7 +353,7 @@ MISTAKES: dict[tuple[str, str], Callable] = {
     (
         "too few texts in each draw",
         "As many as the test set has: a smaller test set would be less certain than ours is.",
-    ): lambda *c: _interval(_paired(*c, TEXTS // 2)),
+    ): lambda a, b, random: _interval(_paired(a, b, random, TEXTS // 2)),
 }
 
 
@@ -389,7 +389,7 @@ def _p_value(got: np.ndarray, draws: list[np.ndarray], cases: list) -> Result:
     if np.abs(got - right).mean() < 0.2 * right.mean():
         return Result(True, hint="Same texts for both, texts drawn with putting back, both sides.")
     distances = {name: np.abs(got - values).mean() for name, (values, _) in known.items()}
-    nearest = min(distances, key=distances.get)
+    nearest = min(distances, key=lambda name: distances[name])
     if distances[nearest] < 0.05:
         return wrong(nearest, known[nearest][1])
     return wrong(
