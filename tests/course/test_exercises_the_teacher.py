@@ -170,7 +170,7 @@ def times_heads(v, p, n, d, f):
 
 @wrong("check_sizes", "pooler")
 def with_pooler(v, p, n, d, f):
-    return true_sizes(v, p, n, d, f)[0], sizes(v, p, n, d, f)[1] + d * d + d
+    return true_sizes(v, p, n, d, f)[0], true_sizes(v, p, n, d, f)[1] + d * d + d
 
 
 @wrong("check_sizes", "wrong way round")
@@ -298,7 +298,7 @@ def test_a_known_wrong_answer_gets_its_own_hint(check, says, answer):
     ("check", "answer"),
     [
         ("check_head_scores", head_scores),
-        ("check_sizes", sizes),
+        ("check_sizes", true_sizes),
         ("check_flops", flops),
         ("check_previous_head", previous_head),
     ],

@@ -316,7 +316,8 @@ def test_without_a_network_glue_ends_in_one_sentence_and_soon(offline, tmp_path)
         import socket
         def cut(*args, **kwargs): raise OSError("the network is cut")
         socket.socket.connect = socket.create_connection = socket.getaddrinfo = cut
-        from tinybert_lite import UserError, tasks
+        from tinybert_lite import UserError
+        from tinybert_lite.data import tasks
         import datasets, time
         start = time.perf_counter()
         try: tasks.load_task("glue/rte")
