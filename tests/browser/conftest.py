@@ -33,7 +33,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-WAIT = 240_000  # milliseconds: a kernel that imports torch on a busy machine
+WAIT = 900_000  # milliseconds, to end a hang: no test depends on how fast the machine is
 expect.set_options(timeout=WAIT / 4)
 
 
@@ -183,14 +183,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def await_server(lab: Lab, server: subprocess.Popen, log: Path, seconds: float = 240) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+def await_server(lab: Lab, server: subprocess.Popen, log: Path) -> None:
+    """Wait until the server answers or ends; pytest-timeout ends a wait that has no end."""
+    while server.poll() is None:
         try:
-            urllib.request.urlopen(f"{lab.url}/api/status?token={lab.token}", timeout=5).close()
+            urllib.request.urlopen(f"{lab.url}/api/status?token={lab.token}", timeout=60).close()
             return
         except (urllib.error.URLError, OSError):
-            if server.poll() is not None:
-                break
-            time.sleep(0.3)
-    pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+            time.sleep(0.3)  # between two looks
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text(encoding='utf-8')[-3000:]}")
