@@ -11,7 +11,7 @@ from torch import nn
 
 from tinybert_lite import UserError, training
 from tinybert_lite.data.storage import load_tensors
-from tinybert_lite.training import LossNotFinite, TrainingConfig, fit, learning_rate_at
+from tinybert_lite.training import LossNotFinite, MeanLoss, TrainingConfig, fit, learning_rate_at
 
 ROWS, SIZE = 128, 8  # 16 steps an epoch
 LENGTHS = np.random.default_rng(3).integers(3, 30, ROWS)
@@ -212,6 +212,28 @@ def test_accumulating_over_parts_of_a_batch_changes_nothing_but_rounding(rows, t
         for a, b in zip(one.parameters(), more.parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
         assert not same(one, more)  # or the parts were not taken
+
+
+@pytest.mark.parametrize("name", ["square", "attention", "hidden"])
+def test_a_mean_over_tokens_in_parts_has_the_gradients_of_the_whole_under_any_name(
+    name, tmp_path, monkeypatch
+):
+    gradients = []
+
+    def keep(self, *args, **options):
+        gradients.append([p.grad.clone() for g in self.param_groups for p in g["params"]])
+
+    def over_tokens(module, rows):
+        tokens = torch.from_numpy(LENGTHS[rows])[:, None]
+        value = ((module(rows) - Y[rows]).square() * tokens).sum() / tokens.sum()
+        return {name: MeanLoss(value, np.sum)}
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", keep)
+    for parts in (1, 3):
+        folder = tmp_path / str(parts)
+        train(folder, Toy(0.0), loss=over_tokens, accumulate=parts, epochs=1 / 16, clip=0.0)
+    for whole, sum_of_parts in zip(*gradients, strict=True):
+        torch.testing.assert_close(sum_of_parts, whole, rtol=1e-4, atol=1e-6)
 
 
 def test_biases_do_not_decay_and_weights_do(tmp_path):

@@ -23,7 +23,7 @@ from tinybert_lite.losses import (
 from tinybert_lite.models.inference import predict
 from tinybert_lite.students import Projection
 from tinybert_lite.teacher_cache import TeacherCache
-from tinybert_lite.training import History, TrainingConfig, fit
+from tinybert_lite.training import History, MeanLoss, TrainingConfig, fit
 
 
 def finetune(
@@ -96,6 +96,15 @@ class IntermediateLoss(nn.Module):
         return losses
 
 
+def terms(name: str) -> Callable[[np.ndarray], float]:
+    """Number of terms that a loss of `IntermediateLoss` is the mean of, from the texts' lengths.
+
+    Attention is a mean over pairs of tokens, hidden states and embeddings are means over tokens.
+    """
+    power = 2 if name.startswith("attention") else 1
+    return lambda lengths: (lengths.astype(float) ** power).sum()
+
+
 def distill_intermediate(
     module: IntermediateLoss,
     answers: TeacherCache,
@@ -118,9 +127,10 @@ def distill_intermediate(
             f"by one; build the student with {theirs} heads."
         )
 
-    def loss(model: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:
+    def loss(model: nn.Module, rows: np.ndarray) -> dict[str, MeanLoss]:
         inputs = train.batch(rows, accelerator.device)
-        return model(inputs, *answers(rows, inputs))
+        losses = model(inputs, *answers(rows, inputs))
+        return {key: MeanLoss(value, terms(key)) for key, value in losses.items()}
 
     module.to(accelerator.device).train()
     history = fit(name, module, loss, train.lengths, settings, folder, accelerator, **options)

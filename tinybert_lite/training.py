@@ -1,13 +1,13 @@
 """One training loop for every phase: it can be killed anywhere and continues to the same weights.
 
 `accelerate` carries it (one CPU, one GPU, several). What the next step does depends only on the
-seed, the step number and the weights, so a checkpoint is weights, optimiser moments and a number.
+seed, the step number and the weights, so a checkpoint is weights, optimizer moments and a number.
 """
 
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from tinybert_lite import UserError
 from tinybert_lite.data.storage import load_tensors, save_tensors, write_text
 from tinybert_lite.data.tokenized import length_grouped_batches
 
-LOG_EVERY = 20  # steps between looks at the losses, so that the loop need not wait for the device
+LOG_EVERY = 20  # steps between reads of the losses, so that the loop need not wait for the device
 
 
 @dataclass
@@ -52,6 +52,18 @@ class History:
     records: list[dict] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class MeanLoss:
+    """A scalar loss with the number of terms that it is the mean of.
+
+    `terms(lengths)` is that number for texts with these lengths in tokens. A batch in parts, or on
+    several processes, then has the gradients of the whole one. A plain tensor is a mean over texts.
+    """
+
+    value: Tensor
+    terms: Callable[[np.ndarray], float] = len
+
+
 class LossNotFinite(UserError):
     """The loss became NaN or infinite."""
 
@@ -59,7 +71,7 @@ class LossNotFinite(UserError):
 def fit(
     name: str,
     module: nn.Module,
-    loss: Callable[[nn.Module, np.ndarray], dict[str, Tensor]],
+    loss: Callable[[nn.Module, np.ndarray], Mapping[str, Tensor | MeanLoss]],
     lengths: np.ndarray,
     settings: TrainingConfig,
     folder: Path,
@@ -70,9 +82,9 @@ def fit(
 ) -> History:
     """Train `module` in place on the sum of the losses, and return its history.
 
-    `loss(module, rows)` gives named scalar losses of the rows of one batch; `lengths` (tokens of
-    each text) group the batches. `score()` is asked after each epoch, larger is better, and the
-    best weights are the ones kept; without it the last ones are. `folder` takes the checkpoint
+    `loss(module, rows)` gives named scalar losses of the rows of one batch, means over texts or
+    `MeanLoss`; `lengths` (tokens of each text) group the batches. `score()` is computed after each
+    epoch, larger is better, and the best weights are kept; without it the last ones are. `folder` takes the checkpoint
     `<name>.safetensors` and `log.jsonl`. `on_step(step, losses)` is called every `LOG_EVERY` steps.
 
     Raises LossNotFinite, naming the step and rows; the checkpoint keeps the last good weights.
@@ -102,7 +114,7 @@ def fit(
                     if on_step is not None:
                         on_step(run.step, shown)
                     pending = []
-                    # at the end of an epoch only after its score, or it would never be asked
+                    # at the end of an epoch only after its score, or there would be none
                     if run.due() and run.step % per_epoch and not last:
                         run.save()
                 if last:
@@ -110,9 +122,9 @@ def fit(
             if pending:
                 run.log(pending, learning_rate, epoch)
                 pending = []
-            run.ask_score(epoch)
+            run.compute_score(epoch)
     if settings.save_seconds < math.inf:
-        run.save()  # whoever turns the result into a model may be killed before it is done
+        run.save()  # what turns the result into a model may be killed before it is done
     return run.finish()
 
 
@@ -127,7 +139,7 @@ def learning_rate_at(step: int, total: int, settings: TrainingConfig) -> float:
 def _step(
     model: nn.Module, loss, rows: np.ndarray, lengths: np.ndarray, learning_rate: float, run: "_Run"
 ) -> dict[str, Tensor]:
-    """One optimiser step; returns this process's part of the losses on the device, unread."""
+    """One optimizer step; returns this process's part of the losses on the device, unread."""
     accelerator, settings = run.accelerator, run.settings
     # Dropout depends on the step alone: nothing of a random generator needs saving.
     torch.manual_seed(settings.seed * 1_000_003 + run.step)
@@ -139,11 +151,11 @@ def _step(
     for part in parts:
         with accelerator.autocast():
             losses = loss(model, part)
-        shares = {key: loss_weight(key, lengths[part], lengths[whole]) for key in losses}
-        scaled = torch.stack([value * shares[key] for key, value in losses.items()]).sum()
-        accelerator.backward(scaled * world)  # several processes average their gradients
-        for key, value in losses.items():
-            sums[key] = sums.get(key, 0.0) + value.detach() * shares[key]
+        scaled = {key: _share(x, lengths[part], lengths[whole]) for key, x in losses.items()}
+        total = torch.stack(list(scaled.values())).sum()
+        accelerator.backward(total * world)  # several processes average their gradients
+        for key, value in scaled.items():
+            sums[key] = sums.get(key, 0.0) + value.detach()
     if settings.clip:
         nn.utils.clip_grad_norm_(run.trained, settings.clip)
     for group in run.optimizer.param_groups:
@@ -153,14 +165,10 @@ def _step(
     return sums
 
 
-def loss_weight(name: str, part: np.ndarray, whole: np.ndarray) -> float:
-    """What a part of a batch counts of a loss's mean over the whole, from the texts' lengths.
-
-    Attention is a mean over pairs of tokens, hidden states and embeddings over tokens, every
-    other loss over texts: so a batch in parts, or on several processes, has the gradients of one.
-    """
-    power = {"attention": 2, "hidden": 1, "embedding": 1}.get(name.split(".")[0], 0)
-    return float((part.astype(float) ** power).sum() / (whole.astype(float) ** power).sum())
+def _share(loss: Tensor | MeanLoss, part: np.ndarray, whole: np.ndarray) -> Tensor:
+    """What the loss of a part of a batch adds to the mean over the whole, from the lengths."""
+    mean = loss if isinstance(loss, MeanLoss) else MeanLoss(loss)
+    return mean.value * (float(mean.terms(part)) / float(mean.terms(whole)))
 
 
 class _Run:
@@ -221,7 +229,7 @@ class _Run:
             with self.log_file.open("a", encoding="utf-8") as f:
                 f.write(json.dumps(record) + "\n")
 
-    def ask_score(self, epoch: int) -> None:
+    def compute_score(self, epoch: int) -> None:
         if self.score is None:
             return
         self.module.eval()
