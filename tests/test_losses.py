@@ -10,6 +10,7 @@ from tinybert_lite.losses import (
     attention_loss_gram,
     hidden_loss,
     regression_loss,
+    relation_heads,
     soft_cross_entropy,
 )
 
@@ -83,6 +84,63 @@ def test_gram_error_of_equal_models_is_not_zero_but_that_of_the_plain_form_is():
     assert attention_loss(scores(teacher), scores(teacher), mask) == 0
     size = attention_loss(torch.zeros_like(scores(teacher)), scores(teacher), mask)
     assert abs(attention_loss_gram(teacher, teacher, mask)) < 1e-6 * size
+
+
+def naive_relation_loss(student, teacher, mask, count):
+    """MiniLMv2's relations of Q and K, text by text and relation head by relation head."""
+    total, terms = 0.0, 0
+    for i in range(len(mask)):
+        real = int(mask[i].sum())
+        for r in range(count):
+            maps = []
+            for qk in (student, teacher):
+                q, k = (torch.cat(list(t[i]), dim=-1)[:real] for t in qk)  # (l, d)
+                width = q.shape[-1] // count
+                part = slice(r * width, (r + 1) * width)
+                maps.append(q[:, part] @ k[:, part].T / width**0.5)
+            total = total + (maps[0] - maps[1]).square().sum()
+            terms += real**2
+    return total / terms
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.tuples(st.integers(1, 3), st.integers(1, 30)),  # batch and tokens
+    st.sampled_from([(1, 4, 12), (2, 4, 6), (3, 6, 2), (4, 12, 4), (6, 2, 3), (2, 2, 2)]),
+    st.integers(1, 3),  # d_k of the student, as a multiple of what R divides
+    st.integers(0, 2**31),
+)
+def test_relation_heads_are_the_naive_relations_with_gradients_in_both_forms(sizes, heads, k, seed):
+    (batch, l), (count, student_heads, teacher_heads) = sizes, heads
+    student, _, mask = draw(batch, student_heads, l, k * count, 1, seed)
+    teacher, _, _ = draw(batch, teacher_heads, l, 2 * count, 1, seed + 1)
+
+    def side(form):
+        qk = tuple(t.double().requires_grad_() for t in student)
+        target = tuple(t.double() for t in teacher)
+        if form == "naive":
+            loss = naive_relation_loss(qk, target, mask, count)
+        else:
+            both = [tuple(relation_heads(t, count) for t in side) for side in (qk, target)]
+            if form == "gram":
+                loss = attention_loss_gram(*both, mask)
+            else:
+                loss = attention_loss(*map(scores, both), mask)
+        loss.backward()
+        return loss.detach().float(), torch.cat([t.grad.flatten() for t in qk])
+
+    naive, naive_grad = side("naive")
+    for form in ("gram", "scores"):
+        loss, grad = side(form)
+        assert torch.allclose(loss, naive, rtol=1e-4, atol=1e-5)
+        assert (grad - naive_grad).norm() < 1e-4 * naive_grad.norm() + 1e-5
+
+
+def test_as_many_relation_heads_as_heads_are_the_heads_to_the_last_bit():
+    (q, _), _, _ = draw(2, 6, 5, 4, 4, seed=0)
+    assert relation_heads(q, 6) is q
+    back = relation_heads(relation_heads(q, 4), 6)
+    assert relation_heads(q, 4).shape == (2, 4, 5, 6) and torch.equal(back, q)
 
 
 def all_losses(student, teacher, mask):
@@ -198,6 +256,8 @@ def test_bf16_inputs_are_accumulated_in_float32():
         lambda: attention_loss_gram(
             (torch.zeros(1, 2, 3, 3), torch.zeros(1, 2, 3, 4)), (torch.zeros(1, 2, 3, 3),) * 2, None
         ),
+        lambda: relation_heads(torch.zeros(1, 2, 3, 4), 3),
+        lambda: relation_heads(torch.zeros(1, 2, 3, 4), 0),
         lambda: hidden_loss(torch.zeros(1, 3, 4), torch.zeros(1, 3, 8), None, None),
         lambda: hidden_loss(torch.zeros(1, 3, 4), torch.zeros(1, 3, 4), None, None, "mean"),
         lambda: soft_cross_entropy(torch.zeros(1, 2), torch.zeros(1, 3)),
@@ -209,5 +269,5 @@ def test_shapes_that_do_not_fit_are_refused_in_words(call):
         call()
 
 
-def test_regression_target_is_the_teachers_number():
+def test_the_regression_target_is_the_teachers_prediction():
     assert regression_loss(torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 4.0])) == 2.0

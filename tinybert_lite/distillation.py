@@ -18,11 +18,12 @@ from tinybert_lite.losses import (
     attention_loss_gram,
     hidden_loss,
     regression_loss,
+    relation_heads,
     soft_cross_entropy,
 )
 from tinybert_lite.models.inference import predict
 from tinybert_lite.students import Projection
-from tinybert_lite.teacher_cache import TeacherCache
+from tinybert_lite.teacher_cache import TeacherCache, attention_form
 from tinybert_lite.training import History, MeanLoss, TrainingConfig, fit
 
 
@@ -36,16 +37,16 @@ def finetune(
     name: str = "finetune",
     **options,
 ) -> History:
-    """Train a classifier on hard labels (or numbers), in place."""
+    """Train a classifier on hard labels (classes or numbers), in place."""
     regression = teacher.config.num_labels == 1
     labels = torch.from_numpy(train.labels).to(accelerator.device)
 
     def loss(module: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:
         logits = module(**train.batch(rows, accelerator.device)).logits.float()
-        gold = labels[rows]
+        target = labels[rows]
         if regression:
-            return {"label": F.mse_loss(logits[:, 0], gold.float())}
-        return {"label": F.cross_entropy(logits, gold)}
+            return {"label": F.mse_loss(logits[:, 0], target.float())}
+        return {"label": F.cross_entropy(logits, target)}
 
     teacher.to(accelerator.device).train()
     return fit(name, teacher, loss, train.lengths, settings, folder, accelerator, score, **options)
@@ -57,6 +58,10 @@ class IntermediateLoss(nn.Module):
     `mapping` is g(0…M). Attention is compared in the form in which its targets come: queries and
     keys by the Gram identity, scores as they are. `parts` are the losses that count, of
     "attention", "hidden" and "embedding".
+
+    `relation_heads` splits queries and keys of both sides into that many heads before they are
+    compared (MiniLMv2). None is equation 7, head by head, where both have the same number of heads,
+    else the student's number of heads.
     """
 
     def __init__(
@@ -66,8 +71,10 @@ class IntermediateLoss(nn.Module):
         mapping: list[int],
         parts: tuple[str, ...] = ("attention", "hidden", "embedding"),
         normalize: str = "tokens",
+        relation_heads: int | None = None,
     ):
         super().__init__()
+        self.relation_heads = relation_heads
         self.student, self.projection, self.mapping = student, projection, mapping
         self.parts, self.normalize = parts, normalize
         # What no intermediate loss reaches is not trained (nor waited for by several processes).
@@ -76,24 +83,52 @@ class IntermediateLoss(nn.Module):
             if module is not None:
                 module.requires_grad_(False)
 
+    def split(self, teacher_heads: int) -> int | None:
+        """Relation heads for a teacher with so many heads; None where heads are compared as they are."""
+        heads = self.student.config.num_attention_heads
+        count = self.relation_heads or heads
+        return None if count == heads == teacher_heads else count
+
     def forward(
         self, inputs: dict[str, Tensor], target_hidden: list[Tensor], target_attention: list
     ) -> dict[str, Tensor]:
-        """Losses by name: attention.m for m = 1…M, hidden.m, and embedding."""
+        """Losses by name: attention.m for m = 1…M, hidden.m, and embedding.
+
+        Raises ValueError for relation heads whose targets are scores, not queries and keys.
+        """
         mask = inputs["attention_mask"]
         what = "qk" if isinstance(target_attention[0], tuple) else "scores"
-        got = capture(self.student.base_model, inputs, what)
+        student = capture(self.student.base_model, inputs, what)
         losses = {}
         if "attention" in self.parts:
-            loss = attention_loss if what == "scores" else attention_loss_gram
-            for m, (ours, theirs) in enumerate(zip(got.attention, target_attention), start=1):
-                losses[f"attention.{m}"] = loss(ours, theirs, mask, self.normalize)
-        for m, (ours, theirs) in enumerate(zip(got.hidden, target_hidden)):
+            pairs = zip(student.attention, target_attention)
+            for m, (attention, target) in enumerate(pairs, start=1):
+                losses[f"attention.{m}"] = self._attention(attention, target, mask)
+        for m, (hidden, target) in enumerate(zip(student.hidden, target_hidden)):
             key = f"hidden.{m}" if m else "embedding"
             if key.split(".")[0] in self.parts:
                 projection = self.projection(m)
-                losses[key] = hidden_loss(ours, theirs, projection, mask, self.normalize)
+                losses[key] = hidden_loss(hidden, target, projection, mask, self.normalize)
         return losses
+
+    def _attention(self, student, teacher, mask: Tensor) -> Tensor:
+        """Equation 7 of one layer, from scores, or from queries and keys and then on relation heads."""
+        heads = (teacher[0] if isinstance(teacher, tuple) else teacher).shape[1]
+        count = self.split(heads)
+        if not isinstance(teacher, tuple):
+            if count is not None:
+                raise ValueError("Relation heads need queries and keys; take them with what='qk'.")
+            return attention_loss(student, teacher, mask, self.normalize)
+        if count is not None:
+            student, teacher = (
+                tuple(relation_heads(x, count) for x in pair) for pair in (student, teacher)
+            )
+            if attention_form("auto", mask) == "scores":
+                student, teacher = (
+                    q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 for q, k in (student, teacher)
+                )
+                return attention_loss(student, teacher, mask, self.normalize)
+        return attention_loss_gram(student, teacher, mask, self.normalize)
 
 
 def terms(name: str) -> Callable[[np.ndarray], float]:
@@ -107,7 +142,7 @@ def terms(name: str) -> Callable[[np.ndarray], float]:
 
 def distill_intermediate(
     module: IntermediateLoss,
-    answers: TeacherCache,
+    cache: TeacherCache,
     train: TokenizedDataset,
     settings: TrainingConfig,
     folder: Path,
@@ -117,19 +152,21 @@ def distill_intermediate(
 ) -> History:
     """Intermediate distillation, of stage 1 on general text or of stage 2 on task text.
 
-    Raises UserError when student and teacher do not have the same number of heads.
+    Raises UserError when the relation heads do not divide the widths of student and teacher.
     """
-    ours = module.student.config.num_attention_heads
-    theirs = answers.teacher.config.num_attention_heads
-    if ours != theirs:
-        raise UserError(
-            f"The student has {ours} heads and the teacher {theirs}: equation 7 compares them one "
-            f"by one; build the student with {theirs} heads."
-        )
+    teacher = cache.teacher.config
+    count = module.split(teacher.num_attention_heads)
+    for width in (module.student.config.hidden_size, teacher.hidden_size):
+        if count is not None and width % count:
+            raise UserError(
+                f"{count} relation heads do not divide the width {width}; take a number that divides "
+                "the widths of student and teacher."
+            )
+    what = None if count is None else "qk"
 
     def loss(model: nn.Module, rows: np.ndarray) -> dict[str, MeanLoss]:
         inputs = train.batch(rows, accelerator.device)
-        losses = model(inputs, *answers(rows, inputs))
+        losses = model(inputs, *cache(rows, inputs, what))
         return {key: MeanLoss(value, terms(key)) for key, value in losses.items()}
 
     module.to(accelerator.device).train()
@@ -151,10 +188,10 @@ def distill_prediction(
     teacher_logits: Tensor | None = None,
     **options,
 ) -> History:
-    """Prediction-layer distillation (equation 10); a regression's target is the teacher's number.
+    """Prediction-layer distillation (equation 10); mean squared error for a regression.
 
-    `teacher_logits` are the teacher's logits (texts, classes); without them the teacher is asked
-    once. Gold labels are never looked at.
+    `teacher_logits` are the teacher's logits (texts, classes); without them they are computed here
+    once. Hard labels are not used.
     """
     if teacher_logits is None:
         teacher.to(accelerator.device).eval()

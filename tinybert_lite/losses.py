@@ -90,6 +90,22 @@ def attention_loss_gram(
     return (own - 2 * cross + target) / _pairs(mask, heads, normalize)
 
 
+def relation_heads(x: Tensor, count: int) -> Tensor:
+    """Queries or keys split into another number of heads (MiniLMv2), (batch, count, l, d/count).
+
+    x is (batch, heads, l, d_k): its heads are concatenated to the width d = heads · d_k and split
+    again. With count = heads it is x. Equation 7 then compares models of any head counts.
+
+    Raises ValueError when `count` does not divide the width.
+    """
+    _, heads, _, d_k = x.shape
+    if count < 1 or heads * d_k % count:
+        raise ValueError(f"{count} relation heads do not divide the width {heads * d_k}.")
+    if count == heads:
+        return x
+    return x.transpose(1, 2).flatten(2).unflatten(-1, (count, -1)).transpose(1, 2)
+
+
 def hidden_loss(
     student_hidden: Tensor,
     teacher_hidden: Tensor,
@@ -146,24 +162,24 @@ def soft_cross_entropy(
 
 
 def regression_loss(student_outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
-    """Mean squared difference to the teacher's numbers, the soft label of a regression task.
+    """Mean squared difference to the teacher's predictions, the soft labels of a regression task.
 
-    Both (batch, 1) or (batch,). The authors' code uses the gold numbers here, which they call a
-    bug of theirs; the target of distillation is the teacher.
+    Both (batch, 1) or (batch,). The authors' code uses the hard labels here, which its comments call
+    a bug; the target of distillation is the teacher.
     """
     return F.mse_loss(student_outputs.float().flatten(), teacher_outputs.float().flatten())
 
 
 class _SquaredError(torch.autograd.Function):
-    """Sum of squared differences where `keep` (broadcast to the shape of `ours`) is not 0.
+    """Sum of squared differences where `keep` (broadcast to the shape of `student`) is not 0.
 
-    Elsewhere anything may stand, infinities too. Its gradient, 2 (ours − theirs), is written down:
-    on a CPU autograd takes twice as many passes over the tensors for it.
+    Elsewhere any value is allowed, infinities too. The gradient, 2 (student − teacher), is written
+    out: on a CPU autograd takes twice as many passes over the tensors for it.
     """
 
     @staticmethod
-    def forward(ctx, ours: Tensor, theirs: Tensor, keep: Tensor) -> Tensor:
-        difference = (ours - theirs).masked_fill_(keep == 0, 0.0)
+    def forward(ctx, student: Tensor, teacher: Tensor, keep: Tensor) -> Tensor:
+        difference = (student - teacher).masked_fill_(keep == 0, 0.0)
         ctx.save_for_backward(difference)
         return difference.square().sum()
 
@@ -171,8 +187,8 @@ class _SquaredError(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor | None, None]:
         (difference,) = ctx.saved_tensors
-        ours = difference * (2 * gradient)
-        return ours, -ours if ctx.needs_input_grad[1] else None, None
+        student = difference * (2 * gradient)
+        return student, -student if ctx.needs_input_grad[1] else None, None
 
 
 def _mask(attention_mask: Tensor | None, batch: int, l: int, device: torch.device) -> Tensor:

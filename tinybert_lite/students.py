@@ -1,7 +1,8 @@
 """Students: presets, projections, and initialisation (random, SVD, from a general student)."""
 
 import copy
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,11 +21,12 @@ from tinybert_lite.models.loading import load_encoder
 
 @dataclass(frozen=True)
 class Preset:
-    """Size of a student: layers M, width d', feed-forward width."""
+    """Size of a student: layers M, width d', feed-forward width, heads (None: the teacher's)."""
 
     layers: int
     width: int
     feed_forward: int
+    heads: int | None = None
 
 
 PRESETS = {
@@ -35,30 +37,45 @@ PRESETS = {
 }
 
 
+def student_preset(name: str, heads: int | None = None) -> Preset:
+    """A preset by its name, or by its size as "3x128": layers, width, and 4 · width in between.
+
+    `heads` replaces the number of heads. Raises UserError for a name that is neither.
+    """
+    size = re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,4})", name)
+    if name not in PRESETS and size is None:
+        raise UserError(
+            f"There is no student preset {name!r}; take {', '.join(PRESETS)}, or layers and width "
+            "as 3x128."
+        )
+    preset = PRESETS[name] if size is None else Preset(int(size[1]), int(size[2]), 4 * int(size[2]))
+    return preset if heads is None else replace(preset, heads=heads)
+
+
 def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> PretrainedConfig:
     """The teacher's configuration with the student's depth and widths, as an object of its own.
 
-    Vocabulary, positions, activation, labels and the number of heads stay the teacher's, as
-    equation 7 needs. Raises UserError for an unknown preset or a width the heads do not divide.
+    Vocabulary, positions, activation and labels stay the teacher's, and the number of heads where
+    the preset names none, as equation 7 needs. Raises UserError for an unknown preset or a width the heads do not divide.
     """
     if isinstance(preset, str):
-        if preset not in PRESETS:
-            raise UserError(f"There is no student preset {preset!r}; take {', '.join(PRESETS)}.")
-        preset = PRESETS[preset]
-    heads = teacher.num_attention_heads
+        preset = student_preset(preset)
+    heads = preset.heads or teacher.num_attention_heads
     if preset.width % heads:
         fits = [
             w for w in (preset.width // heads * heads, (preset.width // heads + 1) * heads) if w
         ]
+        whose = "" if preset.heads else "the teacher's "
         raise UserError(
-            f"A student as wide as {preset.width} cannot have the teacher's {heads} heads, which "
-            f"equation 7 compares one by one; take width {' or '.join(map(str, fits))}."
+            f"A student as wide as {preset.width} cannot have {whose}"
+            f"{heads} heads; take width {' or '.join(map(str, fits))}, or other heads."
         )
     config = copy.deepcopy(teacher)
     config.num_hidden_layers = preset.layers
+    config.num_attention_heads = heads
     config.hidden_size = preset.width
     config.intermediate_size = preset.feed_forward
-    # A student is far too small to overfit its teacher's numbers; dropout only adds noise to them.
+    # A student is far too small to overfit its teacher's outputs; dropout only adds noise.
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     config.name_or_path = ""
     return config

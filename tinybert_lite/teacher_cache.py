@@ -1,4 +1,4 @@
-"""The phases: teacher fine-tuning, general distillation, and both steps of task distillation."""
+"""The teacher's outputs, computed once and kept where there is room."""
 
 import contextlib
 import math
@@ -32,12 +32,12 @@ def attention_form(what: str, attention_mask: Tensor) -> str:
 
 
 class TeacherCache:
-    """What the teacher says to each text: hidden outputs g(0…M), attention of layers g(1…M).
+    """The teacher's outputs for each text: hidden outputs g(0…M), attention of layers g(1…M).
 
-    The teacher is in evaluation mode and without gradients. Its answers are asked once and kept
-    in half precision when they fit into `keep_bytes`, else asked again at every step: for an
-    answer does not change from epoch to epoch. With a `file` they are kept in it, mapped into
-    memory, instead of in memory itself; its name is gone at once and its space with the process.
+    The teacher is in evaluation mode and without gradients. Its outputs do not change from epoch
+    to epoch: they are computed once and kept in half precision when they fit into `keep_bytes`,
+    else computed again at every step. With a `file` they are kept in it, mapped into memory,
+    instead of in memory itself; the file's name is removed at once, its space with the process.
     `what` is "scores", "qk", or "auto": the faster form for each batch (`attention_form`).
 
     Raises UserError when the file cannot be written.
@@ -56,27 +56,25 @@ class TeacherCache:
         self.teacher, self.data, self.mapping, self.what = teacher.eval(), data, mapping, what
         self.store: Any = None  # (tokens, 3M + 1, d) in float16 where the outputs are kept
         self.file = file
-        self.teacher_logits: Tensor | None = (
-            None  # logits (texts, classes), a gift of the same pass
-        )
+        self.teacher_logits: Tensor | None = None  # (texts, classes), from the same pass
         self.device = next(teacher.parameters()).device
         if 0 < self.bytes_needed(teacher.config.hidden_size, data, mapping) <= keep_bytes:
             self._keep(progress)
 
     @staticmethod
     def bytes_needed(width: int, data: TokenizedDataset, mapping: list[int]) -> int:
-        """Memory for all answers in half precision: M + 1 hidden states, M queries and keys."""
+        """Memory for all outputs in half precision: M + 1 hidden states, M queries and keys."""
         return 2 * width * (3 * len(mapping) - 2) * int(data.offsets[-1])
 
     @torch.no_grad()
-    def _ask(self, inputs: dict[str, Tensor], what: str) -> tuple[list[Tensor], list]:
-        got = capture(self.teacher, inputs, what)
-        self._logits = got.logits
-        hidden = [got.hidden[g] for g in self.mapping]
-        return hidden, [got.attention[g - 1] for g in self.mapping[1:]]
+    def _compute(self, inputs: dict[str, Tensor], what: str) -> tuple[list[Tensor], list]:
+        outputs = capture(self.teacher, inputs, what)
+        self._logits = outputs.logits
+        hidden = [outputs.hidden[g] for g in self.mapping]
+        return hidden, [outputs.attention[g - 1] for g in self.mapping[1:]]
 
     def _keep(self, progress) -> None:
-        """Ask for all texts, token by token: (tokens, 3M + 1, d) in float16."""
+        """Compute and keep the outputs of all texts, token by token: (tokens, 3M + 1, d) in float16."""
         config = self.teacher.config
         self.heads = config.num_attention_heads
         parts = 3 * len(self.mapping) - 2
@@ -87,7 +85,7 @@ class TeacherCache:
             self.store = _mapped(self.file, shape)
         for rows in progress(length_sorted_batches(self.data.lengths, 64)):
             inputs = self.data.batch(rows, self.device)
-            hidden, attention = self._ask(inputs, "qk")
+            hidden, attention = self._compute(inputs, "qk")
             flat = [t.transpose(1, 2).flatten(2) for qk in attention for t in qk]
             at, real = self.data.positions(rows)
             together = torch.stack(hidden + flat, dim=2)[torch.from_numpy(real)]
@@ -105,11 +103,13 @@ class TeacherCache:
         fits = gpu and need < torch.cuda.mem_get_info(self.device)[0] / 2
         return self.device if fits else torch.device("cpu")
 
-    def __call__(self, rows: np.ndarray, inputs: dict[str, Tensor]) -> tuple[list[Tensor], list]:
-        """Targets of one batch: hidden (batch, l, d) each, attention as `what` says."""
-        what = attention_form(self.what, inputs["attention_mask"])
+    def __call__(
+        self, rows: np.ndarray, inputs: dict[str, Tensor], what: str | None = None
+    ) -> tuple[list[Tensor], list]:
+        """Targets of one batch: hidden (batch, l, d) each, attention as `what` or the cache says."""
+        what = attention_form(what or self.what, inputs["attention_mask"])
         if self.store is None:
-            return self._ask(inputs, what)
+            return self._compute(inputs, what)
         at, _ = self.data.positions(rows)
         kept = self.store[torch.from_numpy(at).to(self.store.device)]
         kept = kept.to(self.device, torch.float32)
@@ -126,7 +126,7 @@ class TeacherCache:
 
 
 def _mapped(file: Path, shape: tuple[int, ...]) -> Tensor:
-    """Room for half-precision numbers in a file that is removed when nobody uses it any more."""
+    """Room for half-precision values in a file that is removed when it is no longer in use."""
     left, block = 2 * math.prod(shape), bytes(2**24)
     try:
         with file.open("wb") as f:
@@ -136,8 +136,8 @@ def _mapped(file: Path, shape: tuple[int, ...]) -> Tensor:
     except (OSError, RuntimeError) as error:
         file.unlink(missing_ok=True)
         raise UserError(
-            f"The teacher's answers could not be written to {file} ({error}); free some space, or "
-            "leave --keep-disk-gib out: then the teacher is asked at every step."
+            f"The teacher's outputs could not be written to {file} ({error}); free some space, or "
+            "leave --keep-disk-gib out: then they are computed at every step."
         ) from error
     with contextlib.suppress(OSError):  # Windows keeps the name while the file is in use
         file.unlink()
