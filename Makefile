@@ -5,6 +5,7 @@
 # NO_BROWSER=1          start JupyterLab without opening a browser
 # LAB_OPTIONS=...       more options for JupyterLab, as --ServerApp.port=9999
 # PYTEST_OPTIONS=...    more options for pytest, as -x
+# SITE=folder           where `make site` writes (site/)
 # WORKSHOP=folder       where `make workshop` writes (workshop/)
 # REQUIRE_BROWSER=1     browser tests that cannot run count as failed
 
@@ -15,6 +16,7 @@ LAB_OPTIONS ?=
 PYTEST_OPTIONS ?=
 NAME ?=
 WORKSHOP ?= workshop
+SITE ?= site
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -27,7 +29,7 @@ export TINYBERT_LITE_WHEELHOUSE := $(WHEELHOUSE)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lab test test-fast test-long lint wheelhouse workshop checkpoints clean
+.PHONY: help setup lab test test-fast test-long lint wheelhouse workshop site checkpoints clean
 
 help:
 	@echo 'make lab         set up, fetch and check everything, open JupyterLab on the first notebook'
@@ -38,6 +40,7 @@ help:
 	@echo 'make lint        ruff, import-linter (the layers of the package) and mypy'
 	@echo 'make wheelhouse  fill WHEELHOUSE (or wheelhouse/) for a place without a network'
 	@echo 'make workshop    the notebooks for learners, for instructors and as HTML, into WORKSHOP (or workshop/)'
+	@echo 'make site        the live page into SITE (or site/); needs npm'
 	@echo 'make checkpoints train the shipped checkpoints again (NAME=reviews-lite: one of them)'
 	@echo 'make clean       remove .venv and what tests and builds left; data/cache and runs stay'
 
@@ -100,6 +103,12 @@ wheelhouse: setup
 
 workshop: setup
 	$(PY) notebooks/workshop.py "$(WORKSHOP)"
+
+site: setup
+	@command -v npm >/dev/null || { \
+	  echo 'npm is not installed, and `make site` needs it: install Node.js 20 or newer' >&2; exit 1; }
+	$(PY) -m tinybert_lite fetch
+	$(PY) -m tinybert_lite.explorer.site "$(SITE)"
 
 checkpoints: setup
 	$(PY) -m tinybert_lite fetch

@@ -1460,12 +1460,15 @@ export function mountPage(el, { state, meta, qk, maps }) {
   const decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const values = { ...state, meta, qk: decode(qk), maps: decode(maps) };
   let tell = () => {};
-  return new Explorer(el, {
+  const app = new Explorer(el, {
     live: false,
     get: (key) => values[key],
     set: (patch) => { Object.assign(values, patch); tell("state"); },
     on: (fn) => { tell = fn; return () => { tell = () => {}; }; },
   });
+  // Another text, on the live page: meta, qk and maps as buffers.
+  app.replace = (given) => { Object.assign(values, given); tell("data"); };
+  return app;
 }
 
 export default { render };
