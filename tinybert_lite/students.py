@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
+    BertConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -53,10 +54,11 @@ def student_preset(name: str, heads: int | None = None) -> Preset:
 
 
 def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> PretrainedConfig:
-    """The teacher's configuration with the student's depth and widths, as an object of its own.
+    """A BERT configuration: the teacher's with the student's depth and widths, as a new object.
 
     Vocabulary, positions, activation and labels stay the teacher's, and the number of heads where
-    the preset names none, as equation 7 needs. Raises UserError for an unknown preset or a width the heads do not divide.
+    the preset names none, as equation 7 needs. Raises UserError for an unknown preset, a width
+    the heads do not divide, or a teacher of another family.
     """
     if isinstance(preset, str):
         preset = student_preset(preset)
@@ -70,7 +72,8 @@ def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> 
             f"A student as wide as {preset.width} cannot have {whose}"
             f"{heads} heads; take width {' or '.join(map(str, fits))}, or other heads."
         )
-    config = copy.deepcopy(teacher)
+    loading.check_teacher(teacher)
+    config = copy.deepcopy(teacher) if teacher.model_type == "bert" else _as_bert(teacher)
     config.num_hidden_layers = preset.layers
     config.num_attention_heads = heads
     config.hidden_size = preset.width
@@ -79,6 +82,15 @@ def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> 
     config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
     config.name_or_path = ""
     return config
+
+
+def _as_bert(teacher: PretrainedConfig) -> BertConfig:
+    """A BERT configuration with another family's vocabulary, positions, activation and labels."""
+    names = "vocab_size type_vocab_size hidden_act layer_norm_eps initializer_range id2label "
+    names += "label2id problem_type pad_token_id bos_token_id eos_token_id"
+    kept = {name: getattr(teacher, name) for name in names.split()}
+    positions = teacher.max_position_embeddings - loading.first_position(teacher)
+    return BertConfig(**kept, max_position_embeddings=positions)
 
 
 def build_student(
@@ -124,16 +136,19 @@ def svd_init(student: PreTrainedModel, projection: Projection, teacher: PreTrain
     embedding outputs back to the teacher's, over the whole vocabulary. Where the student is the
     wider one, the rest of its columns keep their random start. Not in the paper.
     """
-    ours, theirs = student.base_model.embeddings, teacher.base_model.embeddings
-    v_r = _principal(theirs.word_embeddings.weight, student.config.hidden_size)
+    own, source = student.base_model.embeddings, teacher.base_model.embeddings
+    v_r = _principal(source.word_embeddings.weight, student.config.hidden_size)
     for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
-        rotated = getattr(theirs, name).weight @ v_r
-        getattr(ours, name).weight[:, : rotated.shape[1]].copy_(rotated)
-    words = torch.arange(theirs.word_embeddings.num_embeddings)[:, None]
-    x, y = _embed(ours, words).double(), _embed(theirs, words).double()
+        table = getattr(source, name).weight
+        if name == "position_embeddings":
+            table = table[loading.first_position(teacher.config) :]
+        rotated = table @ v_r
+        getattr(own, name).weight[:, : rotated.shape[1]].copy_(rotated)
+    words = torch.arange(source.word_embeddings.num_embeddings)[:, None]
+    x, y = _embed(own, words).double(), _embed(source, words).double()
     gram = x.T @ x
     ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
-    weight = _settled(torch.linalg.solve(gram + ridge, x.T @ y)).T
+    weight = _rounded(torch.linalg.solve(gram + ridge, x.T @ y)).T
     if projection.embeddings.bias is not None:
         projection.embeddings.bias.zero_()
     projection.embeddings.weight.copy_(weight)
@@ -147,10 +162,10 @@ def _principal(table: Tensor, rank: int) -> Tensor:
     values, vectors = values.flip(0)[:rank], vectors.flip(1)[:, :rank]
     vectors = vectors * (values > 1e-9 * values[0])
     largest = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
-    return _settled(vectors * largest.sign()).float()
+    return _rounded(vectors * largest.sign()).float()
 
 
-def _settled(x: Tensor) -> Tensor:
+def _rounded(x: Tensor) -> Tensor:
     """Rounded to 2⁻¹⁶: the last bits of a decomposition differ from run to run on one machine."""
     return torch.round(x * 2**16) / 2**16
 
@@ -166,23 +181,23 @@ def _embed(embeddings: nn.Module, words: Tensor) -> Tensor:
 def init_from_general(student: PreTrainedModel, projection: Projection, folder: str) -> None:
     """Take a generally distilled student's encoder (and its projection, if there is one)."""
     encoder, _ = load_encoder(folder)
-    ours, theirs = student.base_model.state_dict(), encoder.state_dict()
-    misfits = [k for k in ours if k not in theirs or ours[k].shape != theirs[k].shape]
-    misfits += [k for k in theirs if k not in ours]
+    own, stored = student.base_model.state_dict(), encoder.state_dict()
+    misfits = [k for k in own if k not in stored or own[k].shape != stored[k].shape]
+    misfits += [k for k in stored if k not in own]
     misfits = [k for k in misfits if not k.startswith("pooler.")]
     if misfits:
         raise UserError(
             f"The general student in {folder} is not of this preset "
             f"({misfits[0]} differs); take its preset with --student."
         )
-    student.base_model.load_state_dict(theirs, strict=False)
+    student.base_model.load_state_dict(stored, strict=False)
     place = catalog.FOLDER / folder if folder in catalog.general_names() else Path(folder)
     file = place / catalog.PROJECTION
     if file.is_file():
         loading.only_floats(file)
         try:
-            stored = load_tensors(file)[0]
-            projection.load_state_dict({k: v.float() for k, v in stored.items()})
+            weights = load_tensors(file)[0]
+            projection.load_state_dict({k: v.float() for k, v in weights.items()})
         except RuntimeError as error:
             raise UserError(
                 f"The projection in {folder} is of another teacher, or of the other --projection; "

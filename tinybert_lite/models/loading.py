@@ -27,10 +27,39 @@ from tinybert_lite.data.storage import load_tensors
 from tinybert_lite.models import catalog
 from tinybert_lite.models.lora import add_lora
 
+ROBERTA = {"roberta", "xlm-roberta", "camembert"}  # position numbers begin after that of padding
+TEACHERS = {"bert", *ROBERTA}
+
+
+def check_teacher(config: PretrainedConfig) -> None:
+    """Refuse a teacher of a family that cannot be distilled here. Raises UserError."""
+    if config.model_type not in TEACHERS:
+        raise UserError(
+            f"A teacher of the family {config.model_type} cannot be distilled here; take one of "
+            f"{', '.join(sorted(TEACHERS))}."
+        )
+
+
+def first_position(config: PretrainedConfig) -> int:
+    """Row of the position table that the first token of a text has."""
+    return config.pad_token_id + 1 if config.model_type in ROBERTA else 0
+
+
+def classifier_head(model: PreTrainedModel) -> nn.Linear:
+    """The layer of a classifier whose outputs are the logits. Raises UserError if there is none."""
+    head = getattr(model, "classifier", None)
+    head = getattr(head, "out_proj", head)
+    if not isinstance(head, nn.Linear):
+        raise UserError(
+            f"{type(model).__name__} has no linear layer named classifier; take a BERT-family classifier."
+        )
+    return head
+
 
 def max_tokens(wanted: int, config, tokenizer) -> int:
-    """Tokens a text may have: the wanted number, or fewer where the model knows fewer positions."""
-    return min(wanted, config.max_position_embeddings, tokenizer.model_max_length)
+    """Tokens a text may have: the wanted number, or fewer where the model has fewer positions."""
+    positions = config.max_position_embeddings - first_position(config)
+    return min(wanted, positions, tokenizer.model_max_length)
 
 
 def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> list[str]:
@@ -40,7 +69,7 @@ def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> list[str]
     """
     own = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
     order = tasks.align_labels(label_names, own)
-    last = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    last = classifier_head(model)
     with torch.no_grad():
         last.weight.copy_(last.weight[order].clone())
         if last.bias is not None:
@@ -86,7 +115,7 @@ def resolve(name: str) -> str:
 
 @lru_cache(maxsize=1)
 def hub_answers() -> bool:
-    """Whether the hub can be reached: asked once, for its own retries take a minute to give up."""
+    """Whether the hub can be reached: tried once, as its own retries take a minute to give up."""
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
     except Exception:  # as many kinds as there are ways to have no network
@@ -107,7 +136,7 @@ def _load(loader, name: str, **options):
     for file in Path(place).glob("model*.safetensors"):
         only_floats(file)
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is missing in a model, `_whole` says in plain words
+    logging.set_verbosity_error()  # `_whole` reports what is missing in a model
     try:
         return loader.from_pretrained(place, trust_remote_code=False, **options)
     except MemoryError:
@@ -267,7 +296,7 @@ def only_floats(file: Path) -> None:
         if key.endswith((".weight", ".bias")) and kind not in ("F16", "BF16", "F32", "F64"):
             raise UserError(
                 f"{file} holds {key} as {kind}; the weights of a model must be floating-point "
-                "numbers of 16, 32 or 64 bits, so take the model as it was before it was quantised."
+                "numbers of 16, 32 or 64 bits, so take the model as it was before it was quantized."
             )
 
 
@@ -292,6 +321,6 @@ def load_shipped(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if {k: v.shape for k, v in tensors.items()} != trained:
         raise UserError(f"The adapter in {folder} does not fit the embedded teacher.")
     adapted.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
-    # the adapter froze the rest; whoever trains this model on must get all of it
+    # the adapter froze the rest; further training must reach all of it
     merged: Any = adapted.merge_and_unload()  # type: ignore[operator]
     return merged.requires_grad_(True).eval(), tokenizer

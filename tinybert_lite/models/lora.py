@@ -27,7 +27,7 @@ def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
     if rank > (width := model.config.hidden_size):
         raise UserError(
             f"--lora-rank {rank} is more than the width of the teacher's layers, {width}; take a "
-            "small rank as 16, or 0 to train all weights."
+            "small rank such as 16, or 0 to train all weights."
         )
     from peft import LoraConfig, get_peft_model
 
@@ -37,6 +37,7 @@ def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
             r=rank,
             lora_alpha=2 * rank,
             target_modules=["query", "key", "value", "dense"],
+            exclude_modules=["classifier.dense"],  # a part of RoBERTa's head
             modules_to_save=["classifier"],
         ),
     )
