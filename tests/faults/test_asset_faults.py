@@ -13,6 +13,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -251,48 +252,63 @@ def test_too_little_free_space_is_said_before_anything_is_fetched(made_up, monke
     refused("letters", "disk is full")
 
 
-def tmpfs(folder, options):
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, capture_output=True).returncode == 0
-    except FileNotFoundError:
-        mounted = False
-    if not mounted:
-        pytest.skip("no right to mount a small disk here (root on Linux has it)")
+class FullAfter:
+    """A file on a disk that is full after so many bytes."""
+
+    def __init__(self, sink, room):
+        self.sink, self.room = sink, room
+
+    def write(self, data):
+        self.room -= len(data)
+        if self.room < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.sink.write(data)
 
 
-def test_a_disk_that_really_is_full_is_said_and_leaves_nothing(made_up, monkeypatch, tmp_path):
-    disk = tmp_path / "disk"
-    tmpfs(disk, "size=16k")
-    try:
-        made_up.wheel(content=os.urandom(60_000))
-        monkeypatch.setenv("TINYBERT_LITE_CACHE", str(disk))
-        # The check beforehand would catch it: another program may fill the disk after that.
-        usage = shutil.disk_usage(made_up.house)
-        made_up.entries["letters"]["files"][0]["size"] = 60_000
-        made_up.write()
-        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-        refused("letters", "disk is full")
-        assert left_over(disk) == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def test_a_disk_that_fills_while_a_file_is_written_is_said_and_leaves_nothing(made_up, monkeypatch):
+    made_up.wheel(content=os.urandom(60_000))
+    made_up.entries["letters"]["files"][0]["size"] = 60_000
+    made_up.write()
+    copy = assets._copy
+    monkeypatch.setattr(
+        assets, "_copy", lambda source, sink, file: copy(source, FullAfter(sink, 16_384), file)
+    )
+    refused("letters", "disk is full")
+    assert left_over(made_up.cache) == []
 
 
-def test_a_read_only_cache_is_said_and_a_filled_one_still_serves(made_up, monkeypatch, tmp_path):
-    disk = tmp_path / "disk"
-    tmpfs(disk, "size=1m")
-    try:
-        monkeypatch.setenv("TINYBERT_LITE_CACHE", str(disk))
-        letters = assets.path("letters")
-        (letters / assets.STAMP).unlink()
-        (disk / ".letters.lock").unlink()
-        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
-        assert assets.path("letters") == letters, "no lock and no stamp are needed to read"
-        said = refused("words", "cannot be written")
-        assert str(disk) in said and "TINYBERT_LITE_CACHE" in said
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
+def test_a_read_only_cache_is_said_and_a_filled_one_still_serves(made_up, monkeypatch):
+    letters = assets.path("letters")
+    (letters / assets.STAMP).unlink()
+    (made_up.cache / ".letters.lock").unlink()
+    really, mkdir, open_path = os.open, Path.mkdir, Path.open
+
+    def inside(path):
+        return str(path).startswith(str(made_up.cache))
+
+    def read_only(path):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    def os_open(path, flags, *args, **options):
+        if inside(path) and flags & (os.O_CREAT | os.O_WRONLY | os.O_RDWR):
+            read_only(path)
+        return really(path, flags, *args, **options)
+
+    def path_open(path, mode="r", *args, **options):
+        if inside(path) and set(mode) & set("wax+"):
+            read_only(path)
+        return open_path(path, mode, *args, **options)
+
+    monkeypatch.setattr(os, "open", os_open)
+    monkeypatch.setattr(Path, "open", path_open)
+    monkeypatch.setattr(
+        Path,
+        "mkdir",
+        lambda path, *a, **k: read_only(path) if inside(path) else mkdir(path, *a, **k),
+    )
+    assert assets.path("letters") == letters, "no lock and no stamp are needed to read"
+    said = refused("words", "cannot be written")
+    assert str(made_up.cache) in said and "TINYBERT_LITE_CACHE" in said
 
 
 def test_a_cache_folder_that_is_a_file_is_said(made_up, monkeypatch, tmp_path):
@@ -317,12 +333,18 @@ def test_a_damaged_file_in_a_read_only_folder_is_never_handed_out(made_up, monke
 
 def test_two_processes_at_once_fetch_once_and_both_get_the_files(made_up, root, tmp_path):
     log = tmp_path / "unpackings"
+    here = tmp_path / "started"
+    here.mkdir()
     body = (
-        "import time\n"
+        "import os, time\n"
+        f"here = pathlib.Path({str(here)!r})\n"
         "really = assets._unpack\n"
-        "def slowly(*args):\n"
-        f"    open({str(log)!r}, 'a').write('x'); time.sleep(1); really(*args)\n"
-        "assets._unpack = slowly\n"
+        "def when_all_have_started(*args):\n"
+        f"    open({str(log)!r}, 'a').write('x')\n"
+        "    while len(list(here.iterdir())) < 3: time.sleep(0.01)\n"
+        "    really(*args)\n"
+        "assets._unpack = when_all_have_started\n"
+        "(here / str(os.getpid())).touch()\n"
         "print((assets.path('letters') / 'letters.txt').stat().st_size)"
     )
     running = [
