@@ -1,4 +1,4 @@
-"""Students: presets, projections, and initialisation (random, SVD, from a general student)."""
+"""Students: presets, projections, and initialization (random, SVD, from a general student)."""
 
 import copy
 import re

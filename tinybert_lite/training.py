@@ -269,7 +269,7 @@ class _Run:
         save_tensors(tensors, self.file, {"facts": json.dumps(facts)})
 
     def restore(self) -> None:
-        """Take up the checkpoint if there is one, and drop what the log says beyond it."""
+        """Take up the checkpoint if there is one, and drop the log's lines beyond it."""
         if self.file.is_file():
             tensors, metadata = load_tensors(self.file)
             if "facts" not in metadata:

@@ -83,7 +83,7 @@ def needs_number(model: PreTrainedModel, name: str) -> None:
     """Refuse a classifier for a regression task. Raises UserError."""
     if model.config.num_labels != 1:
         raise UserError(
-            f"{name} answers with {model.config.num_labels} classes and the task asks for a number; "
+            f"{name} predicts {model.config.num_labels} classes and the task asks for a number; "
             "fine-tune a teacher for it (run, finetune)."
         )
 
@@ -130,7 +130,7 @@ def _load(loader, name: str, **options):
             place = snapshot_download(place, local_files_only=True)  # what an earlier call brought
         except Exception as error:
             raise UserError(
-                f"There is no folder {name}, and the hub cannot be asked for a model of that name: "
+                f"There is no folder {name}, and the hub cannot be reached for a model of that name: "
                 f"give {EMBEDDED_TEACHER} or a folder, or come back with a network."
             ) from error
     for file in Path(place).glob("model*.safetensors"):
@@ -155,7 +155,7 @@ def _load(loader, name: str, **options):
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model (a folder, a hub name or "minilm").
 
-    Raises UserError when there is none: transformers makes one up that knows no words.
+    Raises UserError when there is none: transformers makes one up that has no words.
     """
     tokenizer = _load(AutoTokenizer, name)
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
@@ -173,8 +173,8 @@ def load_classifier(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier in float32 and evaluation mode, with its tokenizer.
 
-    `label_names` asks for a head with these classes, in this order; a model that has a head of
-    another size gets a new, untrained one. `regression` asks for one number instead. Without
+    `label_names` requests a head with these classes, in this order; a model that has a head of
+    another size gets a new, untrained one. `regression` requests a head with one output. Without
     either the model is loaded as it is. `name` may also be a shipped checkpoint ("reviews-lite"),
     and `tokenizer` another model's. Raises UserError when there is no such model.
     """
