@@ -460,3 +460,42 @@ def test_the_shipped_head_offers_words_that_fit():
     assert len(by_word["film"]) == augmentation.K
     assert {"movie", "show", "play", "picture", "story"} & set(by_word["film"])
     assert not any("##" in name or "[" in name for c in by_word.values() for name in c)
+
+
+# Recombination
+
+
+ORIGINALS = [
+    f"the film number {i} is good in its first half and dull in the rest" for i in range(9)
+]
+
+
+def test_a_recombined_text_is_the_beginning_of_one_text_and_the_end_of_another():
+    for text in augmentation.recombine(ORIGINALS, 200):
+        words = text.split()
+        cuts = range(1, len(words) + 1)
+        heads = [any(o.startswith(" ".join(words[:c])) for o in ORIGINALS) for c in cuts]
+        tails = [any(o.endswith(" ".join(words[c:])) for o in ORIGINALS) for c in cuts]
+        assert any(map(all, zip(heads, tails, strict=True))), text
+
+
+def test_recombined_texts_are_new_different_and_depend_on_the_seed_alone():
+    new = augmentation.recombine(ORIGINALS, 200, seed=1)
+    assert len(set(new)) == len(new) == 200 and not set(new) & set(ORIGINALS)
+    assert new == augmentation.recombine(ORIGINALS, 200, seed=1)
+    assert new != augmentation.recombine(ORIGINALS, 200, seed=2)
+
+
+def test_few_short_texts_give_what_they_have_and_nothing_twice():
+    assert set(augmentation.recombine(["a b", "c d"], 50)) == {
+        "a", "c", "a b a b", "a b b", "a b c d", "a b d", "a a b", "a c d", "a d",
+        "c a b", "c b", "c c d", "c d a b", "c d b", "c d c d", "c d d",
+    }  # fmt: skip
+    assert augmentation.recombine([], 5) == augmentation.recombine([" "], 5) == []
+
+
+def test_of_a_recombined_pair_one_side_is_an_original():
+    pairs = [f"book {i} was read by many people" for i in range(9)]
+    first, second = augmentation.recombine_pairs(ORIGINALS, pairs, 31)
+    assert len(first) == len(second) == 31
+    assert all((a in ORIGINALS) != (b in pairs) for a, b in zip(first, second, strict=True))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from tests.toys import toy_csv, toy_teacher
 from tinybert_lite import distillation, losses, students, teacher_cache
@@ -16,6 +17,16 @@ from tinybert_lite.pipeline.config import DistillationConfig, RuntimeConfig
 from tinybert_lite.training import TrainingConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator():
+    """accelerate keeps one state a process: another test's precision would be in the way."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
 TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", "today 1 2 3"] * 8
 
 

@@ -157,7 +157,7 @@ class DistillationConfig:
     )
     recombine: int = option(
         0,
-        "texts recombined from clauses of the training texts that the prediction step reads too; 0 "
+        "texts recombined from the training texts that the prediction step reads too; 0 "
         "for none",
         phases=("prediction",),
     )

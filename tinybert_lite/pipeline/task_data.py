@@ -99,7 +99,7 @@ class TaskData:
 
     @cached_property
     def recombined_texts(self) -> tuple[list[str], list[str] | None]:
-        """New texts of clauses of the training texts, and their pairs, for the prediction step."""
+        """Texts recombined from the training texts, and their pairs, for the prediction step."""
         n, seed, train = self.config.recombine, self.config.seed, self.task.splits["train"]
         if train.pairs is None:
             texts, pairs = augmentation.recombine(train.texts, n, seed) if n else [], None
