@@ -1,9 +1,11 @@
 """The live page, built of the shipped models and served on loopback, against torch."""
 
 import functools
+import hashlib
 import http.server
 import random
 import shutil
+import subprocess
 import threading
 
 import numpy as np
@@ -19,6 +21,7 @@ from tinybert_lite.explorer import site
 from tinybert_lite.models import loading
 
 SIDES = {"teacher": "reviews-teacher", "student": "reviews-nano"}
+AXE = "4.14.1", "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
 READY = "() => window.tinybertLite.ready.then(() => true)"
 
 
@@ -42,6 +45,20 @@ def built(tmp_path_factory, root):
             raise
         pytest.skip(f"npm is not installed, or has no registry here: {error}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def axe(built, root):
+    """The script of axe-core, which looks for faults of accessibility."""
+    folder, (version, digest) = root / "build" / "npm-test", AXE
+    script = folder / "node_modules" / "axe-core" / "axe.min.js"
+    if not script.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ["--no-save", "--no-package-lock", "--ignore-scripts", "--no-audit"]
+        command = ["npm", "install", *options, "--prefix", str(folder), f"axe-core@{version}"]
+        subprocess.run(command, check=True, capture_output=True)
+    assert hashlib.sha256(script.read_bytes()).hexdigest() == digest
+    return script.read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -204,6 +221,17 @@ def test_the_page_fits_and_no_text_is_lost(page, built, serve, scheme, width):
     assert page.evaluate(READY)
     look(page, f"site-{scheme}-{width}")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault(opened, axe, scheme):
+    opened.emulate_media(color_scheme=scheme)
+    opened.locator("#leave").click()
+    expect(opened.locator("#dropped")).to_be_visible()
+    opened.evaluate(axe)  # evaluated, not inserted: the page's policy allows no other script
+    found = opened.evaluate("axe.run().then((found) => found.violations)")
+    serious = [f for f in found if f["impact"] in ("serious", "critical")]
+    assert [(f["id"], [n["html"] for n in f["nodes"]]) for f in serious] == []
 
 
 def test_opened_from_disk_it_says_so_and_shows_the_examples(page, built):
