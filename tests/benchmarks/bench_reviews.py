@@ -30,22 +30,24 @@ from accelerate import Accelerator
 from filelock import FileLock, Timeout
 from torch import nn
 
-from tests.benchmarks import cse
-from tinybert_lite import augmentation, distillation, students, teacher_cache
-from tinybert_lite.benchmark import speed
-from tinybert_lite.cli import quiet_libraries
-from tinybert_lite.data import corpus, tasks
-from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
-from tinybert_lite.data.word_vectors import Glove
-from tinybert_lite.losses import soft_cross_entropy
-from tinybert_lite.mapping import layer_mapping
-from tinybert_lite.models import catalog, inference, loading, sizes
-from tinybert_lite.models.masked_lm import load_masked_lm
-from tinybert_lite.pipeline import evaluation
-from tinybert_lite.pipeline.config import ENOUGH_STEPS
-from tinybert_lite.pipeline.task_data import LONGEST_UNLABELED
-from tinybert_lite.students import init_from_general
-from tinybert_lite.training import TrainingConfig, fit
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where it is run as a script
+
+from tests.benchmarks import cse  # noqa: E402
+from tinybert_lite import augmentation, distillation, students, teacher_cache  # noqa: E402
+from tinybert_lite.benchmark import speed  # noqa: E402
+from tinybert_lite.cli import quiet_libraries  # noqa: E402
+from tinybert_lite.data import corpus, tasks  # noqa: E402
+from tinybert_lite.data.tokenized import TokenizedDataset, tokenize  # noqa: E402
+from tinybert_lite.data.word_vectors import Glove  # noqa: E402
+from tinybert_lite.losses import soft_cross_entropy  # noqa: E402
+from tinybert_lite.mapping import layer_mapping  # noqa: E402
+from tinybert_lite.models import catalog, inference, loading, sizes  # noqa: E402
+from tinybert_lite.models.masked_lm import load_masked_lm  # noqa: E402
+from tinybert_lite.pipeline import evaluation  # noqa: E402
+from tinybert_lite.pipeline.config import ENOUGH_STEPS  # noqa: E402
+from tinybert_lite.pipeline.task_data import LONGEST_UNLABELED  # noqa: E402
+from tinybert_lite.students import init_from_general  # noqa: E402
+from tinybert_lite.training import TrainingConfig, fit  # noqa: E402
 
 RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 PARTS = ("attention", "hidden", "embedding")
