@@ -372,7 +372,8 @@ def recombine(texts: Sequence[str], n: int, seed: int = 0) -> list[str]:
     `texts`. Fewer than `n` come back where so many cannot be made. Not in the paper.
     """
     words = [split for text in texts if (split := text.split())]
-    seen, new = set(texts), []
+    seen = set(texts)
+    new: list[str] = []
     random = np.random.default_rng([seed, len(words)])
     for _ in range(20):  # rounds of draws: short or few texts repeat themselves
         if len(new) == n or not words:

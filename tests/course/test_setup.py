@@ -248,7 +248,7 @@ def test_the_report_finds_this_environment_in_order():
     assert {check.state for check in checks} <= {"ok", "fail", "none"}
     names = [check.name for check in checks]
     assert names[0] == "Python" and {"torch", "disk", "memory", "cores", "GPU"} <= set(names)
-    assert all(check.mend for check in checks if check.state == "fail")
+    assert all(check.fix for check in checks if check.state == "fail")
 
 
 def test_the_check_of_make_lab_ends_well_here_and_badly_where_something_fails(capsys, monkeypatch):
@@ -286,7 +286,7 @@ def test_the_block_to_paste_names_no_personal_folder(root, monkeypatch):
 def test_a_missing_asset_is_reported_with_the_command_that_fetches_it(made_up):
     (check, _) = environment._assets()
     assert (check.state, check.detail) == ("fail", "not fetched yet")
-    assert "python -m tinybert_lite fetch letters" in check.mend
+    assert "python -m tinybert_lite fetch letters" in check.fix
     assert not made_up.cache.exists(), "a check fetches nothing"
     assets.fetch()
     assert [check.state for check in environment._assets()] == ["ok", "ok"]
@@ -313,7 +313,7 @@ def test_a_broken_list_of_assets_is_a_finding_and_no_crash(made_up):
     ],
 )
 def test_a_missing_or_old_package_fails_and_an_untested_one_is_said(requirement, state, detail):
-    check = environment._package(Requirement(requirement), "", {"numpy": "0.1"}, "Mend it.")
+    check = environment._package(Requirement(requirement), "", {"numpy": "0.1"}, "Fix it.")
     assert check.state == state and detail in check.detail
 
 
@@ -321,7 +321,7 @@ def test_little_disk_and_memory_fail_with_what_to_do(monkeypatch):
     monkeypatch.setattr(environment, "FREE_DISK", 1e18)
     monkeypatch.setattr(environment, "FREE_MEMORY", 1e18)
     for check in (environment._disk(), environment._memory()):
-        assert check.state == "fail" and check.mend
+        assert check.state == "fail" and check.fix
 
 
 def test_the_teacher_gives_the_expected_numbers(teacher_dir):

@@ -1,4 +1,4 @@
-"""What this machine has, checked against what the course needs, each with its mend.
+"""What this machine has, checked against what the course needs, each with its fix.
 
 `python -m tinybert_lite check` prints it. Nothing here prints, installs or fetches anything.
 """
@@ -40,7 +40,7 @@ class Check:
     name: str
     state: str
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 def report(forward: bool = True) -> list[Check]:
@@ -64,13 +64,13 @@ def report(forward: bool = True) -> list[Check]:
 
 
 def format_report(checks: list[Check]) -> str:
-    """The report as text: one line a check, its mend below where it failed, a block to paste."""
+    """The report as text: one line a check, its fix below where it failed, a block to paste."""
     marks = {"ok": "[OK]  ", "fail": "[FAIL]", "none": "[--]  "}
     lines = []
     for check in checks:
         lines.append(f"{marks[check.state]} {check.name}: {check.detail}")
-        if check.mend:
-            lines.append(f"         {check.mend}")
+        if check.fix:
+            lines.append(f"         {check.fix}")
     failed = sum(check.state == "fail" for check in checks)
     verdict = f"{failed} to put right, see above." if failed else "All that is needed is here."
     return "\n".join([*lines, "", verdict, "", "For a bug report:", "", paste_block(checks)])
@@ -109,29 +109,29 @@ def _python() -> Check:
 
 def _packages() -> list[Check]:
     """Each direct dependency: there, new enough, and whether it is the version that was tested."""
-    mend = "Run `python -m pip install -c constraints.txt -e '.[test,export]'` in the clone."
+    fix = "Run `python -m pip install -c constraints.txt -e '.[test,export]'` in the clone."
     try:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     except (OSError, ValueError, KeyError) as error:
-        mend = "Work in a clone of the repository; `git checkout pyproject.toml` brings it back."
-        return [Check("packages", "fail", f"pyproject.toml cannot be read ({error})", mend)]
+        fix = "Work in a clone of the repository; `git checkout pyproject.toml` brings it back."
+        return [Check("packages", "fail", f"pyproject.toml cannot be read ({error})", fix)]
     groups = {"": project["dependencies"], **project["optional-dependencies"]}
     tested = _tested_versions()
     return [
-        _package(Requirement(text), extra, tested, mend)
+        _package(Requirement(text), extra, tested, fix)
         for extra, texts in groups.items()
         for text in texts
     ]
 
 
-def _package(requirement: Requirement, extra: str, tested: dict[str, str], mend: str) -> Check:
+def _package(requirement: Requirement, extra: str, tested: dict[str, str], fix: str) -> Check:
     name = f"{requirement.name} (for {extra})" if extra else requirement.name
     try:
         found = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return Check(name, "none" if extra else "fail", "is not installed", mend)
+        return Check(name, "none" if extra else "fail", "is not installed", fix)
     if not requirement.specifier.contains(found, prereleases=True):
-        return Check(name, "fail", f"{found}, needed {requirement.specifier}", mend)
+        return Check(name, "fail", f"{found}, needed {requirement.specifier}", fix)
     known = tested.get(requirement.name.lower(), found)
     note = "" if found.split("+")[0] == known else f" (tested with {known})"
     return Check(name, "ok", found + note)
@@ -155,8 +155,8 @@ def _disk() -> Check:
     free = shutil.disk_usage(folder).free
     detail = f"{free / 1e9:.0f} GB free for assets and runs"
     if free < FREE_DISK:
-        mend = f"Free {FREE_DISK / 1e9:.0f} GB, or name another disk in TINYBERT_LITE_CACHE."
-        return Check("disk", "fail", f"{free / 1e9:.1f} GB free", mend)
+        fix = f"Free {FREE_DISK / 1e9:.0f} GB, or name another disk in TINYBERT_LITE_CACHE."
+        return Check("disk", "fail", f"{free / 1e9:.1f} GB free", fix)
     return Check("disk", "ok", detail)
 
 
@@ -164,8 +164,8 @@ def _memory() -> Check:
     memory = psutil.virtual_memory()
     detail = f"{memory.available / 1e9:.1f} of {memory.total / 1e9:.1f} GB free"
     if memory.available < FREE_MEMORY:
-        mend = f"Close programs until {FREE_MEMORY / 1e9:.0f} GB are free."
-        return Check("memory", "fail", detail, mend)
+        fix = f"Close programs until {FREE_MEMORY / 1e9:.0f} GB are free."
+        return Check("memory", "fail", detail, fix)
     return Check("memory", "ok", detail)
 
 
@@ -178,8 +178,8 @@ def _gpu() -> Check:
     try:
         import torch
     except ImportError as error:
-        mend = "Install torch again: `python -m pip install --force-reinstall -c constraints.txt torch`."
-        return Check("GPU", "fail", f"torch cannot be imported ({error})", mend)
+        fix = "Install torch again: `python -m pip install --force-reinstall -c constraints.txt torch`."
+        return Check("GPU", "fail", f"torch cannot be imported ({error})", fix)
     if torch.cuda.is_available():
         properties = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         found = ", ".join(f"{p.name} ({p.total_memory / 1e9:.0f} GB)" for p in properties)
@@ -204,8 +204,8 @@ def _assets() -> list[Check]:
             continue
         missing = all(text.endswith("is missing.") for text in complaints)
         detail = "not fetched yet" if missing else " ".join(complaints)
-        mend = f"Run `python -m tinybert_lite fetch {name}`."
-        checks.append(Check(f"asset {name}", "fail", detail, mend))
+        fix = f"Run `python -m tinybert_lite fetch {name}`."
+        checks.append(Check(f"asset {name}", "fail", detail, fix))
     return checks
 
 
@@ -219,13 +219,13 @@ def _teacher() -> Check:
         numbers = teacher_numbers(assets.cache_dir() / "teacher")
     except Exception as error:  # whatever torch or transformers dies of is the finding
         text = str(error).strip().splitlines() or [""]
-        mend = "Install the tested versions: `python -m pip install -c constraints.txt -e .`."
-        return Check(name, "fail", f"{type(error).__name__}: {text[0][:200]}", mend)
+        fix = "Install the tested versions: `python -m pip install -c constraints.txt -e .`."
+        return Check(name, "fail", f"{type(error).__name__}: {text[0][:200]}", fix)
     difference = max(abs(a - b) for a, b in zip(numbers, EXPECTED))
     if not difference <= TOLERANCE:  # also where the numbers are not numbers
         found = ", ".join(f"{number:.4f}" for number in numbers)
-        mend = "Install the tested versions, and paste the block below into an issue if that is no help."
-        return Check(name, "fail", f"{found}, off by {difference:.1e}", mend)
+        fix = "Install the tested versions, and paste the block below into an issue if that is no help."
+        return Check(name, "fail", f"{found}, off by {difference:.1e}", fix)
     seconds = time.perf_counter() - begin
     return Check(name, "ok", f"largest difference {difference:.0e}, {seconds:.1f} s with loading")
 
@@ -248,27 +248,27 @@ def _notebooks() -> Check:
     if (ROOT / "notebooks" / "00_start_here.ipynb").is_file():
         count = len(list((ROOT / "notebooks").glob("[0-9]*.ipynb")))
         return Check("notebooks", "ok", f"{count} found")
-    mend = "Work in a clone of the repository; `git checkout notebooks` brings them back."
-    return Check("notebooks", "fail", "notebooks/00_start_here.ipynb is not there", mend)
+    fix = "Work in a clone of the repository; `git checkout notebooks` brings them back."
+    return Check("notebooks", "fail", "notebooks/00_start_here.ipynb is not there", fix)
 
 
 def _kernel() -> Check:
     """Whether notebooks run in this Python and not in another one."""
-    mend = "Run `python -m ipykernel install --sys-prefix`."
+    fix = "Run `python -m ipykernel install --sys-prefix`."
     try:
         from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 
         command = KernelSpecManager().get_kernel_spec("python3").argv[0]
     except ImportError as error:
-        return Check("Jupyter kernel", "fail", f"cannot be imported ({error})", mend)
+        return Check("Jupyter kernel", "fail", f"cannot be imported ({error})", fix)
     except NoSuchKernel:
-        return Check("Jupyter kernel", "fail", "there is none called python3", mend)
+        return Check("Jupyter kernel", "fail", "there is none called python3", fix)
     found = shutil.which(command) or command
     if os.path.normcase(os.path.abspath(found)) != os.path.normcase(sys.executable):
         # A bare "python" is replaced by this Python when jupyter_client starts the kernel.
         if os.path.basename(command) == command:
             return Check("Jupyter kernel", "ok", "python3, in this Python")
-        return Check("Jupyter kernel", "fail", f"python3 runs another Python ({command})", mend)
+        return Check("Jupyter kernel", "fail", f"python3 runs another Python ({command})", fix)
     return Check("Jupyter kernel", "ok", "python3, in this Python")
 
 

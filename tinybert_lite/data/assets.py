@@ -62,7 +62,7 @@ def manifest() -> dict[str, dict[str, Any]]:
     Raises UserError where data/manifest.json is missing or broken, or names a file outside the
     folder of its asset.
     """
-    mend = (
+    fix = (
         "bring the file back with `git checkout data`, in a clone installed with `pip install -e .`"
     )
     try:
@@ -70,13 +70,13 @@ def manifest() -> dict[str, dict[str, Any]]:
         paths = [file["path"] for entry in entries.values() for file in entry["files"]]
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(
-            f"The list of assets data/manifest.json is broken ({error}): {mend}."
+            f"The list of assets data/manifest.json is broken ({error}): {fix}."
         ) from error
     for path in paths:
         posix = PurePosixPath(path)
         if posix.is_absolute() or ".." in posix.parts or re.search(r"[\\:]", path):
             raise UserError(
-                f"The list of assets names a file outside the folder of its asset ({path}): {mend}."
+                f"The list of assets names a file outside the folder of its asset ({path}): {fix}."
             )
     return entries
 

@@ -236,12 +236,12 @@ def split_glued(texts: Iterable[str], common: int = 15) -> list[str]:
         if beside[best] >= (2 if counts[word] <= 2 else 20 * counts[word]):
             cut[word] = len(best[0])
 
-    def mend(match: re.Match) -> str:
+    def rejoin(match: re.Match) -> str:
         word = match.group(0)
         at = cut.get(word.lower())
         return f"{word[:at]} {word[at:]}" if at else word
 
-    return [_WORD.sub(mend, text) for text in texts]
+    return [_WORD.sub(rejoin, text) for text in texts]
 
 
 def _whole(word: str) -> bool:

@@ -157,8 +157,7 @@ class DistillationConfig:
     )
     recombine: int = option(
         0,
-        "texts recombined from the training texts that the prediction step reads too; 0 "
-        "for none",
+        "texts recombined from the training texts that the prediction step reads too; 0 for none",
         phases=("prediction",),
     )
     temperature: float = option(1.0, "temperature of equation 10", phases=("prediction",))
