@@ -272,6 +272,8 @@ def add_option(group, f: dataclasses.Field) -> None:
     given["metavar"] = f.metadata["metavar"] or default_name
     if f.default is dataclasses.MISSING:  # a list
         given["nargs"] = "*"
+    if f.metadata["const"]:  # the value may be left out
+        given |= {"nargs": "?", "const": f.metadata["const"]}
     parse = {int: whole, float: number}.get(kind, str)
     group.add_argument(config.flag(f), type=parse, help=about, **given)
 
@@ -420,7 +422,8 @@ def named_task(given: DistillationConfig):
 
     validation.validate(given)
     own = (given.task, given.train, given.test, given.text, given.text_pair, given.label)
-    return validation.load_task(given) if any(own) or given.regression else None
+    more = given.regression or given.multi_label
+    return validation.load_task(given) if any(own) or more else None
 
 
 def export(options: argparse.Namespace) -> int:

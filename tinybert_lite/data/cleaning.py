@@ -6,6 +6,7 @@ notes, and what makes a score meaningless is a UserError.
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from tinybert_lite.data import tables
 from tinybert_lite.data.splits import held_out, near_duplicate_groups, text_key
 
 FEWEST_ROWS, MOST_CLASSES = 10, 1000  # of a training file
+SEPARATORS = ("|", ";", ",", "/")  # of several labels in one cell
 MOST_COMPARED = 100_000  # rows; beyond it only equal texts are looked for, not similar ones
 
 
@@ -55,8 +57,17 @@ def training_rows(
 
 
 def class_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]:
-    """The classes, sorted, by number when all are whole numbers."""
-    counts = Counter(rows.labels)
+    """The classes, sorted, by number when all are whole numbers; what looks odd goes to notes."""
+    several = isinstance(rows.labels[0], tuple)
+    counts = (
+        Counter(x for labels in rows.labels for x in labels) if several else Counter(rows.labels)
+    )
+    if several and len(counts) < 2:
+        raise UserError(
+            f"The usable rows of {name} have {len(counts)} label"
+            f"{f' ({tables.show(next(iter(counts)))})' if counts else 's'} in all; with "
+            "--multi-label at least two different ones are needed."
+        )
     if len(counts) == 1:
         raise UserError(
             f"All {len(rows)} usable rows of {name} have the label {tables.show(rows.labels[0])}; "
@@ -67,6 +78,13 @@ def class_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]
             f"{name} has {len(counts):,} different labels in {len(rows):,} rows, which looks like "
             "a number, an id or a text; name another label column, or add --regression for numbers."
         )
+    if several:
+        _note_label_sets(rows.labels, list(counts), notes)
+    elif separator := separator_of(list(counts)):
+        notes.append(
+            f"The labels look like several labels a text, separated by {tables.show(separator)}; "
+            f'each combination is a class of its own unless you give --multi-label "{separator}".'
+        )
     if rare := sum(count == 1 for count in counts.values()):
         notes.append(f"{rare} of the {len(counts)} classes have a single training row.")
     if len({label.lower() for label in counts}) < len(counts):
@@ -74,6 +92,33 @@ def class_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]
     if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in counts):
         return sorted(counts, key=lambda label: (int(label), label))
     return sorted(counts)
+
+
+def _note_label_sets(sets: list[tuple[str, ...]], names: list[str], notes: list[str]) -> None:
+    """Say how many labels the texts have, and what looks wrong about them."""
+    mean = sum(map(len, sets)) / len(sets)
+    notes.append(f"{len(names)} labels, {mean:.2f} per training text.")
+    if bare := sum(not labels for labels in sets):
+        notes.append(f"{bare} of the {len(sets)} training texts have no label: all are 0 for them.")
+    if separator := separator_of(names):
+        notes.append(
+            f"The labels look separated by {tables.show(separator)}; if so, give "
+            f'--multi-label "{separator}".'
+        )
+    elif max(map(len, sets)) < 2:
+        notes.append("No training text has more than one label; you may leave --multi-label out.")
+
+
+def separator_of(names: Sequence[str]) -> str | None:
+    """The sign that seems to separate several labels in one: parts of one name come in others."""
+    for separator in SEPARATORS:
+        split = [[part.strip() for part in name.split(separator)] for name in names]
+        joined = [parts for parts in split if len(parts) > 1 and all(parts)]
+        shared = Counter(part for parts in split for part in set(parts))
+        parts = {part for found in joined for part in found}
+        if len(joined) > 1 and 2 * sum(shared[part] > 1 for part in parts) > len(parts):
+            return separator
+    return None
 
 
 def group(rows: tables.Examples, tested: tables.Examples | None, notes: list[str]) -> None:
@@ -126,18 +171,19 @@ def part(
 def evaluation_rows(
     test: str | Path,
     train: str | Path,
-    columns: tuple,
+    columns: tables.Columns,
     label_names: list[str],
     notes: list[str],
 ) -> tables.Examples:
     """All rows of the evaluation file; notes say what is odd about them."""
-    rows, name = tables.read_examples(test, *columns), Path(test).name
+    rows, name = tables.read_examples(test, columns, notes), Path(test).name
     if Path(test).samefile(train):
         raise UserError(
             f"{name} is both the training and the evaluation file; leave --test out to hold some "
             "rows back."
         )
-    if unknown := sorted(set(rows.labels) - set(label_names)) if label_names else []:
+    there = {x for labels in rows.labels for x in labels} if columns.multi_label else rows.labels
+    if unknown := sorted(set(there) - set(label_names)) if label_names else []:
         raise UserError(
             f"{name} has labels that training lacks: {tables.listing(unknown)} (training has "
             f"{tables.listing(label_names)}); correct them or add training rows."

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Sequence
-from itertools import pairwise
+from itertools import chain, pairwise
 
 SIMILAR = 0.5  # share of two-word sequences in common that makes two texts near-duplicates
 CROWD = 100  # a word pair in more texts than this is a phrase of the language, no sign of copying
@@ -87,19 +87,23 @@ def unit_hash(text: str, salt: str = "") -> float:
 def held_out(groups: Sequence[str], labels: Sequence[Hashable], share: float, salt: str) -> list:
     """True for the rows to hold out: about `share` of each label, whole groups, salted hash.
 
+    A row whose label is a tuple counts for each name in it (for "" where there is none).
+
     Groups are taken in the order of their hash as long as no label exceeds its share; a label
     with two groups or more gives at least one row, a label's last group is never taken.
     """
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, group in enumerate(groups):
         rows_of[group].append(row)
-    total = Counter(labels)
-    quota = {label: max(1, round(share * count)) for label, count in total.items()}
-    groups_left = Counter(label for rows in rows_of.values() for label in {labels[r] for r in rows})
+    of_row = [(x or ("",)) if isinstance(x, tuple) else (x,) for x in labels]
+    quota = {x: max(1, round(share * n)) for x, n in Counter(chain(*of_row)).items()}
+    groups_left = Counter(
+        x for rows in rows_of.values() for x in {*chain(*(of_row[r] for r in rows))}
+    )
     taken: Counter = Counter()
     out = [False] * len(groups)
     for group in sorted(rows_of, key=lambda group: (unit_hash(group, salt), group)):
-        here = Counter(labels[row] for row in rows_of[group])
+        here = Counter(chain(*(of_row[row] for row in rows_of[group])))
         if all(taken[x] + here[x] <= quota[x] and groups_left[x] > 1 for x in here):
             taken.update(here)
             groups_left.subtract(here.keys())

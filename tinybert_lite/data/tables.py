@@ -1,5 +1,6 @@
 """Reads the user's CSV, TSV, JSONL and Parquet files; says what is wrong with one, and where."""
 
+import ast
 import csv
 import difflib
 import gzip
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from tinybert_lite import UserError
 
@@ -26,9 +29,26 @@ OTHER_FORMATS = {
 }
 
 
+@dataclass(frozen=True)
+class Columns:
+    """What to read of a table: names of columns, and what the labels are.
+
+    `multi_label` is the separator of several labels in one cell, or "list" for cells that hold a
+    list; None where each text has one label.
+    """
+
+    text: str
+    label: str
+    text_pair: str | None = None
+    regression: bool = False
+    multi_label: str | None = None
+
+
 @dataclass
 class Examples:
-    """Rows of a file: texts, second sentences or None, labels (names or numbers), line numbers.
+    """Rows of a file: texts, second sentences or None, labels, line numbers.
+
+    A label is a name, a number, or (several labels a text) a sorted tuple of names.
 
     `groups` names the near-duplicates each row belongs to, once `cleaning.group` has looked.
     """
@@ -72,9 +92,7 @@ def listing(values: Sequence[object], most: int = 8) -> str:
     return ", ".join(show(value) for value in values[:most]) + more
 
 
-def read_examples(
-    path: str | Path, text: str, text_pair: str | None, label: str, regression: bool
-) -> Examples:
+def read_examples(path: str | Path, columns: Columns, notes: list[str]) -> Examples:
     """The examples of a file, in its order, nothing dropped.
 
     CSV and TSV need a header line; JSONL has one object a line; the first three may end in .gz.
@@ -83,6 +101,7 @@ def read_examples(
     whole without them, is read as one without quoting.
     Raises UserError, naming the line, for everything that cannot be read as asked.
     """
+    text, text_pair, label = columns.text, columns.text_pair, columns.label
     wanted = [name for name in (text, text_pair, label) if name is not None]
     for name in wanted:
         if wanted.count(name) > 1:
@@ -90,21 +109,24 @@ def read_examples(
     path = Path(path)
     name, kind = _file_name(path), _checked_kind(path)
     if kind == ".parquet":
-        lines, columns = _read_parquet(path, name, wanted)
+        lines, cells = _read_parquet(path, name, wanted)
     elif kind == ".jsonl":
-        lines, columns = _read_jsonl(_read_text(path, name), name, wanted)
+        lines, cells = _read_jsonl(_read_text(path, name), name, wanted)
     else:
-        lines, columns = _read_csv(
+        lines, cells = _read_csv(
             _read_text(path, name), name, wanted, "\t" if kind == ".tsv" else ","
         )
     if not lines:
         raise UserError(f"{name} has no rows; give a file with a text and a label in each row.")
 
     def texts_of(column: str) -> list[str]:
-        return [_text(v, column, n, name) for v, n in zip(columns[column], lines, strict=True)]
+        return [_text(v, column, n, name) for v, n in zip(cells[column], lines, strict=True)]
 
-    convert = _number if regression else _class_name
-    labels = [convert(v, label, n, name) for v, n in zip(columns[label], lines, strict=True)]
+    if columns.multi_label is not None:
+        labels: list = _label_sets(cells[label], columns, lines, name, notes)
+    else:
+        convert = _number if columns.regression else _class_name
+        labels = [convert(v, label, n, name) for v, n in zip(cells[label], lines, strict=True)]
     missing = [n for n, value in zip(lines, labels, strict=True) if value is None]
     if missing:
         raise UserError(
@@ -301,7 +323,7 @@ def _text(value: object, column: str, line: int, name: str) -> str:
     if not isinstance(value, str | int | float):
         raise UserError(
             f"Line {line} of {name} has a {type(value).__name__} in column {show(column)}; "
-            "it takes text."
+            "it takes text (or --multi-label, where it holds the labels of each text)."
         )
     # A JSON escape can hold half a surrogate pair, which no tokenizer takes.
     return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -311,6 +333,51 @@ def _class_name(value: object, column: str, line: int, name: str) -> str | None:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return _text(value, column, line, name).strip() or None
+
+
+def _label_sets(
+    values: Sequence[Any], columns: Columns, lines: list[int], name: str, notes: list[str]
+) -> list[tuple[str, ...]]:
+    """The labels of each text as a sorted tuple of names; no label at all is an empty one.
+
+    Lists of equal length that hold nothing but 0 and 1 say which labels apply, by position.
+    """
+    assert columns.multi_label is not None
+    at = list(zip(values, lines, strict=True))
+    lists = [_label_list(v, columns.multi_label, columns.label, n, name) for v, n in at]
+    lengths = {len(labels) for labels in lists}
+    flags = all(x in (0, 1) for labels in lists for x in labels)  # True is 1, "1" is not
+    if len(lengths) == 1 and min(lengths) > 1 and flags:
+        lists = [[position for position, x in enumerate(labels) if x] for labels in lists]
+        notes.append(
+            f"The labels in {Path(name).name} are lists of {min(lengths)} zeros and ones: they are read as "
+            "which labels apply, and the labels are named by their position, from 0."
+        )
+    names = [
+        {_class_name(x, columns.label, n, name) for x in labels}
+        for labels, n in zip(lists, lines, strict=True)
+    ]
+    return [tuple(sorted(label for label in labels if label)) for labels in names]
+
+
+def _label_list(value: Any, separator: str, column: str, line: int, name: str) -> list:
+    """One cell of several labels, split."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return list(value)
+    if _is_missing(value) or not str(value).strip():
+        return []
+    if separator != "list":
+        return _text(value, column, line, name).split(separator)
+    try:
+        found = ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, AttributeError, RecursionError, MemoryError):
+        found = None
+    if not isinstance(found, list | tuple | set):
+        raise UserError(
+            f"Line {line} of {name} has {show(value)} in column {show(column)} where a list is "
+            'needed; give --multi-label the separator of the labels instead, as "|".'
+        )
+    return list(found)
 
 
 def _number(value: Any, column: str, line: int, name: str) -> float | None:

@@ -18,6 +18,7 @@ from tinybert_lite import UserError
 from tinybert_lite.data import cleaning, glue, metrics, tables
 from tinybert_lite.data.splits import near_duplicate_groups, unit_hash, words
 
+METRICS = {"classification": "accuracy", "multilabel": "micro_f1", "regression": "pearson"}
 TEST_SHARE, DEV_SHARE = 0.21, 0.08  # of the rated sentences: a test split of at least 2,000
 
 
@@ -25,7 +26,8 @@ TEST_SHARE, DEV_SHARE = 0.21, 0.08  # of the rated sentences: a test split of at
 class Split:
     """Texts, their second sentences (None for single texts) and labels (None when unknown).
 
-    `labels`: (rows,) int64 class indices, or float64 numbers for regression.
+    `labels`: (texts,) int64 class indices, float64 numbers for regression, or (texts, labels)
+    float64 of 0 and 1 where a text may have several labels.
     """
 
     texts: list[str]
@@ -40,8 +42,8 @@ class Split:
 class Task:
     """What a teacher is fine-tuned on and a student distilled on.
 
-    `kind` is "classification" or "regression"; `label_names` are in the order of the class
-    indices (empty for regression); `metric` is the one reported first; `splits` has "train",
+    `kind` is "classification", "multilabel" or "regression"; `label_names` are in the order of the
+    class indices or of the columns of 0 and 1 (empty for regression); `metric` is the one reported first; `splits` has "train",
     "dev", "test" (and "test_mismatched" for MNLI); `notes` says what was dropped or looks odd.
     """
 
@@ -65,6 +67,11 @@ class Task:
         assert train is not None and labels is not None  # only an unlabeled split of GLUE has none
         if self.kind == "regression":
             return self.score(np.full(len(labels), train.mean()), labels)
+        if self.kind == "multilabel":  # the most frequent labels: as many as score best
+            rank = np.argsort(np.argsort(-train.sum(0), kind="stable"))
+            constants = [1.0 * (rank < n) for n in range(1, len(rank) + 1)]
+            best = max(constants, key=lambda c: self._of_constant(c, train)[self.metric])
+            return self._of_constant(best, labels)
         counts = np.bincount(train, minlength=len(self.label_names))
         by_count = np.argsort(-counts, kind="stable").tolist()
         if self.metric == "f1":  # answering with the rarer class can have the higher F1
@@ -72,6 +79,9 @@ class Task:
                 by_count, key=lambda c: -self.score(np.full_like(train, c), train)["f1"]
             )
         return self.score(np.full_like(labels, by_count[0]), labels)
+
+    def _of_constant(self, answer: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+        return self.score(np.broadcast_to(answer, labels.shape), labels)
 
 
 def load_task(name: str, folder: str | Path | None = None) -> Task:
@@ -250,6 +260,7 @@ def load_files(
     label: str,
     text_pair: str | None = None,
     regression: bool = False,
+    multi_label: str | None = None,
     seed: int = 0,
     test_share: float = 0.2,
     dev_share: float = 0.1,
@@ -257,7 +268,8 @@ def load_files(
     """A task from CSV, TSV, JSONL or Parquet files (by suffix; `.gz` as well).
 
     `text`, `text_pair` and `label` are column names. Class labels are any values; their order is
-    sorted, by number when all are whole numbers. Without a `test` file `test_share` of the
+    sorted, by number when all are whole numbers. With `multi_label` a text may have several labels
+    or none, separated by this, or "list" where the cells hold lists. Without a `test` file `test_share` of the
     training rows is held out, and `dev_share` of what remains in either case: whole groups of
     near-duplicates, by a hash salted with `seed`, the same share of every label.
 
@@ -269,9 +281,10 @@ def load_files(
         if not 0 < share < 1:
             raise UserError(f"A share of {share} cannot be held out; give one between 0 and 1.")
     notes: list[str] = []
-    columns = (text, text_pair, label, regression)
+    columns = tables.Columns(text, label, text_pair, regression, multi_label)
     name = Path(train).name
-    rows = cleaning.training_rows(tables.read_examples(train, *columns), name, regression, notes)
+    read = tables.read_examples(train, columns, notes)
+    rows = cleaning.training_rows(read, name, regression, notes)
     label_names = [] if regression else cleaning.class_names(rows, name, notes)
     if regression and len(set(rows.labels)) == 1:
         raise UserError(f"All labels of {name} are {rows.labels[0]:g}; there is nothing to learn.")
@@ -284,11 +297,12 @@ def load_files(
         notes.append(f"No test file: {len(tested)} rows of {name} are held out.")
     dev, rows = cleaning.part(rows, dev_share, f"dev {seed}", regression, name)
     parts = {"train": rows, "dev": dev, "test": tested}
+    kind = "regression" if regression else "multilabel" if multi_label else "classification"
     return Task(
         name=name.split(".")[0] or name,
-        kind="regression" if regression else "classification",
+        kind=kind,
         label_names=label_names,
-        metric="pearson" if regression else "accuracy",
+        metric=METRICS[kind],
         splits={side: _split(part, label_names) for side, part in parts.items()},
         source=" and ".join([name] if test is None else [name, Path(test).name]),
         notes=notes,
@@ -300,5 +314,10 @@ def _split(rows: tables.Examples, label_names: list[str]) -> Split:
     if not label_names:
         return Split(rows.texts, rows.pairs, np.array(rows.labels, dtype=np.float64))
     index = {name: number for number, name in enumerate(label_names)}
+    if isinstance(rows.labels[0], tuple):
+        matrix = np.zeros((len(rows), len(label_names)))
+        for row, names in enumerate(rows.labels):
+            matrix[row, [index[name] for name in names]] = 1
+        return Split(rows.texts, rows.pairs, matrix)
     labels = np.array([index[label] for label in rows.labels], dtype=np.int64)
     return Split(rows.texts, rows.pairs, labels)

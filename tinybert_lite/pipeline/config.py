@@ -50,8 +50,12 @@ def option(
     flag: str | None = None,
     metavar: str | None = None,
     parse: Callable[[str], Any] | None = None,
+    const: str | None = None,
 ) -> Any:
-    """A dataclass field that is also a command-line option of the commands with these `phases`."""
+    """A dataclass field that is also a command-line option of the commands with these `phases`.
+
+    `const` is the value of an option that is given without one.
+    """
     metadata = {
         "help": help,
         "phases": phases,
@@ -59,6 +63,7 @@ def option(
         "flag": flag,
         "metavar": metavar,
         "parse": parse,
+        "const": const,
     }
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -89,6 +94,15 @@ class DistillationConfig:
     text_pair: str | None = _of_task(None, "column with the second texts", "COLUMN")
     label: str | None = _of_task(None, "column with the labels", "COLUMN")
     regression: bool = _of_task(False, "the labels are numbers to predict")
+    multi_label: str | None = option(
+        None,
+        "a text may have several labels, or none, separated by this in the label column (without a "
+        "value by |); list where the column holds lists (default: one label a text)",
+        phases=TASK_PHASES,
+        group="task",
+        metavar="SEPARATOR",
+        const="|",
+    )
 
     teacher: str = option(
         "minilm", "minilm (embedded), a model folder, or a hub name", group="models"

@@ -38,13 +38,17 @@ def load_task(config: DistillationConfig) -> tasks.Task:
     if config.task is not None:
         own: dict[str, object] = {"--test": config.test, "--text": config.text}
         own |= {"--label": config.label, "--text-pair": config.text_pair}
-        own["--regression"] = config.regression
+        own |= {"--regression": config.regression, "--multi-label": config.multi_label}
         odd = [name for name, value in own.items() if value]
         if odd:
             raise UserError(f"{', '.join(odd)} belongs to --train, not to --task {config.task}.")
         return with_metric(tasks.load_task(config.task), config.metric)
     if config.train is None or config.text is None or config.label is None:
         raise UserError("--train also needs --text COLUMN and --label COLUMN.")
+    if config.regression and config.multi_label is not None:
+        raise UserError("--regression and --multi-label exclude each other; give one of them.")
+    if config.multi_label == "":
+        raise UserError('--multi-label takes the separator of the labels, as "|", or list.')
     task = tasks.load_files(
         config.train,
         config.test,
@@ -52,6 +56,7 @@ def load_task(config: DistillationConfig) -> tasks.Task:
         label=config.label,
         text_pair=config.text_pair,
         regression=config.regression,
+        multi_label=config.multi_label,
     )
     return with_metric(task, config.metric)
 
