@@ -122,7 +122,7 @@ def test_a_whole_run_ends_in_a_stock_bert_with_the_tokenizer_of_the_teacher(
         *[sys.executable, "-m", "tinybert_lite", "run", "--teacher", str(teachers[family])],
         *["--student", "nano", "--train", str(toy_csv(tmp_path / "a.csv", 60)), "--text", "text"],
         *["--label", "label", "--quiet", "--cpu", "--init", "svd", "--batch-size", "16"],
-        *["--finetune-epochs", "1", "--intermediate-epochs", "1", "--prediction-epochs", "1"],
+        *["--finetune-epochs", "1", "--intermediate-epochs", "1", "--prediction-epochs", "1", "--quick"],
         *["--out", str(tmp_path / "out")],
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -27,7 +27,7 @@ from tinybert_lite.mapping import layer_mapping
 
 ROOT = Path(__file__).parents[1]
 NOWHERE = "/dev/null/nowhere"  # below a file: not even root can make it
-NO_TRAINING = "--finetune-epochs 0 --intermediate-epochs 0 --prediction-epochs 0"
+NO_TRAINING = "--finetune-epochs 0 --intermediate-epochs 0 --prediction-epochs 0 --quick"
 
 
 @pytest.fixture(scope="module")

@@ -68,7 +68,7 @@ def test_a_whole_run_by_two_processes_is_written_and_told_once(toy, tmp_path):
     command = [
         *["-m", "tinybert_lite", "distill", "--cpu", "--train", "a.csv", "--text", "text"],
         *["--label", "label", "--teacher", str(toy), "--student", "lite"],
-        *["--intermediate-epochs", "2", "--prediction-epochs", "2", "--out", "out"],
+        *["--intermediate-epochs", "2", "--prediction-epochs", "2", "--quick", "--out", "out"],
     ]
     done = started([*LAUNCH, *command], tmp_path)
     assert done.stdout.count("everything is in out") == 1

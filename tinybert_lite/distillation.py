@@ -175,6 +175,19 @@ def distill_intermediate(
     return history
 
 
+def prediction_loss(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """Loss of the prediction step, both sides (texts, classes), averaged over texts.
+
+    Soft cross-entropy at a temperature (equation 10); mean squared error where there is one class,
+    that is, for a regression.
+    """
+    if student_logits.shape[-1] == 1:
+        return regression_loss(student_logits, teacher_logits)
+    return soft_cross_entropy(student_logits, teacher_logits, temperature)
+
+
 def distill_prediction(
     student: PreTrainedModel,
     teacher: PreTrainedModel,
@@ -197,13 +210,10 @@ def distill_prediction(
         teacher.to(accelerator.device).eval()
         teacher_logits = torch.from_numpy(predict(teacher, train))
     teacher_logits = teacher_logits.to(accelerator.device)
-    regression = student.config.num_labels == 1
 
     def loss(module: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:
         logits = module(**train.batch(rows, accelerator.device)).logits
-        if regression:
-            return {"prediction": regression_loss(logits, teacher_logits[rows])}
-        return {"prediction": soft_cross_entropy(logits, teacher_logits[rows], temperature)}
+        return {"prediction": prediction_loss(logits, teacher_logits[rows], temperature)}
 
     student.requires_grad_(True).to(accelerator.device).train()
     return fit(name, student, loss, train.lengths, settings, folder, accelerator, score, **options)

@@ -17,6 +17,7 @@ RUNS = Path("runs") / "checkpoints"
 COMMANDS = {
     "reviews-teacher": "finetune --task reviews --finetune-epochs 3",
     "general-lite": "general --student lite --init svd",
+    "general-nano": "general --student nano --init svd",
     "reviews-lite": "distill --task reviews --teacher reviews-teacher --student lite",
     "reviews-nano": "distill --task reviews --teacher reviews-teacher --student nano",
 }

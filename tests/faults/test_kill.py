@@ -23,7 +23,7 @@ def command(folder: Path, out: Path) -> list[str]:
         sys.executable, "-m", "tinybert_lite", "run", "--quiet", "--cpu", "--save-seconds", "0",
         "--train", str(folder / "toy.csv"), "--text", "text", "--label", "label",
         "--teacher", str(folder / "teacher"), "--student", "nano", "--batch-size", "4",
-        "--finetune-epochs", "6", "--intermediate-epochs", "6", "--prediction-epochs", "6",
+        "--finetune-epochs", "6", "--intermediate-epochs", "6", "--prediction-epochs", "6", "--quick",
         "--out", str(out),
     ]  # fmt: skip
 

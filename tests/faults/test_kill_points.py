@@ -112,7 +112,7 @@ def of_table(toys: Path, name: str) -> list[str]:
 
 
 def run(toys: Path, out: Path) -> tuple:
-    command = "run --quiet --cpu --save-seconds 0 --student nano --batch-size 4".split()
+    command = "run --quiet --cpu --save-seconds 0 --student nano --batch-size 4 --quick".split()
     command += [part for phase in RUN for part in (f"--{phase}-epochs", "3")]
     command += ["--teacher", str(toys / "teacher"), *of_table(toys, "toy.csv"), "--out", str(out)]
     return main, [command], {}

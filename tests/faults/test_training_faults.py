@@ -112,7 +112,7 @@ def test_on_the_command_line_a_loss_that_is_not_finite_stops_with_one_sentence(t
     toy_teacher(tmp_path / "teacher", layers=3, width=24)
     command = f"""run --quiet --cpu --train {tmp_path}/toy.csv --text text --label label --seed 1
         --teacher {tmp_path}/teacher --student nano --finetune-epochs 0 --intermediate-epochs 0
-        --prediction-epochs 1 --out {tmp_path}/out""".split()
+        --prediction-epochs 1 --quick --out {tmp_path}/out""".split()
 
     def poisoned(*a):
         return torch.tensor(float("nan"), requires_grad=True)
@@ -469,7 +469,7 @@ def test_of_two_runs_into_one_folder_the_second_is_refused_and_the_first_goes_on
     toy_teacher(tmp_path / "teacher", layers=3, width=24)
     command = f"""run --quiet --cpu --train {tmp_path}/toy.csv --text text --label label
         --teacher {tmp_path}/teacher --student nano --finetune-epochs 1 --batch-size 4
-        --intermediate-epochs 0 --prediction-epochs 0 --out {tmp_path}/out""".split()
+        --intermediate-epochs 0 --prediction-epochs 0 --quick --out {tmp_path}/out""".split()
     program = [sys.executable, "-m", "tinybert_lite", *command]
     variables = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     finetune, seconds = distillation.finetune, []

@@ -28,7 +28,7 @@ KEYS = (
 OWN_DATA = ("task", "train", "text", "text_pair", "label")  # there is no default for these
 FAST = [
     *("--quiet --cpu --student nano --batch-size 16".split()),
-    *("--finetune-epochs 1 --intermediate-epochs 1 --prediction-epochs 1".split()),
+    *("--finetune-epochs 1 --intermediate-epochs 1 --prediction-epochs 1 --recombine 0".split()),
 ]
 
 
@@ -224,7 +224,7 @@ def test_stage_1_and_stage_2_can_be_one_run(toys):
     both = config.DistillationConfig(
         train=str(toys / "toy.csv"), text="text", label="label", teacher=str(toys / "teacher"),
         student="nano", batch_size=16, general_text=[str(toys / "all.txt")], finetune_epochs=1,
-        intermediate_epochs=1, prediction_epochs=1,
+        intermediate_epochs=1, prediction_epochs=1, quick=True,
     )  # fmt: skip
     quiet = config.RuntimeConfig(cpu=True, progress=False)
     metrics = pipeline.run(both, toys / "both", quiet, config.PHASES)
@@ -236,8 +236,9 @@ def test_stage_1_and_stage_2_can_be_one_run(toys):
 
 
 def test_recombined_texts_are_read_by_the_prediction_step_alone(toys, capsys):
-    run(toys, "recombined", "--recombine", "50", "--intermediate-epochs", "2")
-    assert "prediction texts: 50 recombined ones more" in capsys.readouterr().out
+    more = ["--recombine", "50", "--prediction-batch-size", "16"]
+    run(toys, "recombined", *more, "--intermediate-epochs", "2")
+    assert "prediction step: 50 recombined texts as well" in capsys.readouterr().out
     run(toys, "not recombined", "--intermediate-epochs", "2")
     steps = {}
     for out in ("recombined", "not recombined"):
@@ -246,6 +247,60 @@ def test_recombined_texts_are_read_by_the_prediction_step_alone(toys, capsys):
         steps[out] = {r["phase"]: r["step"] for r in rows}
     assert steps["recombined"]["intermediate"] == steps["not recombined"]["intermediate"]
     assert steps["recombined"]["prediction"] > steps["not recombined"]["prediction"]
+
+
+def test_the_prediction_step_reads_20_recombined_texts_a_training_text_unless_it_is_quick():
+    whole, quick = (
+        config.DistillationConfig("reviews"),
+        config.DistillationConfig("reviews", quick=True),
+    )
+    assert config.recombined_count(whole, 7212) == 144_240
+    assert config.recombined_count(whole, 10**6) == config.MOST_RECOMBINED == 160_000
+    assert config.recombined_count(quick, 7212) == 0
+    assert config.recombined_count(dataclasses.replace(quick, recombine=5), 7212) == 5
+    recombined = pipeline.training_config(whole, "prediction", 160_000, recombined=True)
+    assert (recombined.epochs, recombined.batch_size, recombined.learning_rate) == (3, 128, 1e-3)
+    short = pipeline.training_config(quick, "prediction", 17_600)
+    assert (short.epochs, short.batch_size, short.learning_rate) == (2, 32, 3e-4)
+    given = dataclasses.replace(whole, prediction_batch_size=7, prediction_epochs=1.5)
+    chosen = pipeline.training_config(given, "prediction", 160_000, recombined=True)
+    assert (chosen.epochs, chosen.batch_size, chosen.learning_rate) == (1.5, 7, 1e-3)
+
+
+def test_quick_and_recombine_contradict_each_other(toys, capsys):
+    given = ["run", "--task", "reviews", "--quick", "--recombine", "5", "--out", str(toys / "no")]
+    assert main(given) == 2
+    assert "give --quick or --recombine" in capsys.readouterr().err
+
+
+def test_a_student_of_a_shipped_teacher_starts_from_stage_1_and_others_from_svd():
+    def default(**options) -> str:
+        return pipeline.default_init(config.DistillationConfig("reviews", **options))
+
+    assert default(student="nano") == "general-nano"
+    assert default(teacher="reviews-teacher", student="lite") == "general-lite"
+    assert default(student="tinybert4") == "svd"
+    assert default(student="nano", teacher="some/folder") == "svd"
+    assert default(student="nano", projection="shared") == "svd"
+
+
+def test_the_students_checkpoint_is_the_one_that_agrees_best_with_the_teacher(toys, monkeypatch):
+    """Unless --metric names a score: then the one with the best score."""
+    chosen = config.DistillationConfig(
+        train=str(toys / "toy.csv"), text="text", label="label", teacher=str(toys / "teacher"),
+        student="nano", quick=True,
+    )  # fmt: skip
+    quiet = config.RuntimeConfig(cpu=True, progress=False)
+    one = pipeline.DistillationPipeline(chosen, toys / "agree", quiet)
+    one.teacher = loading.load_classifier(str(toys / "teacher"), ["bad", "good", "so-so"])[0]
+    target = torch.from_numpy(inference.predict(one.teacher, one.data.splits["dev"]))
+    entropy = -(target.softmax(-1) * target.log_softmax(-1)).sum(-1).mean()
+    agrees = one.student_score(one.teacher)()
+    assert agrees == pytest.approx(-float(entropy), rel=1e-5)  # of no model is it larger
+    other, _ = pipeline.new_student(chosen, one.teacher, "random")
+    assert one.student_score(other)() < agrees
+    one.config = dataclasses.replace(chosen, metric="accuracy")
+    assert one.student_score(other)() == one.dev_score(other)()
 
 
 def test_teacher_logits_that_are_kept_are_not_computed_again(toys, monkeypatch):

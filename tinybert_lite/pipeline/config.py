@@ -26,6 +26,9 @@ TASK_PHASES = COMMAND_PHASES["run"]
 # What an open number of epochs comes to: enough for reviews, many passes over a small file.
 ENOUGH_STEPS = {"finetune": 450, "intermediate": 1700, "prediction": 1100}
 REVIEWS_EPOCHS = {"finetune": 2, "intermediate": 2.8, "prediction": 2}  # what it is for reviews
+# The prediction step on recombined texts: as many for each training text as N_a of Algorithm 1.
+RECOMBINED_PER_TEXT, MOST_RECOMBINED = 20, 160_000
+RECOMBINED_RECIPE: dict[str, Any] = {"epochs": 3.0, "batch_size": 128, "learning_rate": 1e-3}
 MAX_SEED = 2**32 - 1
 
 
@@ -75,9 +78,11 @@ def _of_task(default: Any, help: str, metavar: str | None = None) -> Any:
 
 
 def _epochs(phase: str) -> Any:
+    recombined = f"with recombined texts {RECOMBINED_RECIPE['epochs']:g}, else "
     return option(
         None,
-        f"passes over the texts (default: as many as make {ENOUGH_STEPS[phase]:,} steps, at least 2 "
+        f"passes over the texts (default: {recombined if phase == 'prediction' else ''}"
+        f"as many as make {ENOUGH_STEPS[phase]:,} steps, at least 2 "
         f"and at most 30; for reviews {REVIEWS_EPOCHS[phase]:g})",
         phases=(phase,),
     )
@@ -118,7 +123,8 @@ class DistillationConfig:
         None,
         "the student's initial weights: random, svd (of the teacher's embeddings), general (the "
         "shipped general student of this size), a shipped one's name, or the model folder that "
-        "general wrote (default: svd; for general random)",
+        "general wrote (default: general where the teacher is minilm or a shipped one and a general "
+        "student of this size is shipped, else svd; for the command general random)",
         phases=STUDENT_PHASES,
         group="models",
     )
@@ -169,9 +175,15 @@ class DistillationConfig:
         phases=("augment",),
         metavar="NAME",
     )
-    recombine: int = option(
-        0,
-        "texts recombined from the training texts that the prediction step reads too; 0 for none",
+    quick: bool = option(
+        False,
+        "the short recipe: no recombined texts; a third of the time, and a less accurate student",
+        phases=("prediction",),
+    )
+    recombine: int | None = option(
+        None,
+        "texts recombined from the training texts that the prediction step reads too (default: "
+        f"{RECOMBINED_PER_TEXT} for each training text, at most {MOST_RECOMBINED:,}; with --quick 0)",
         phases=("prediction",),
     )
     temperature: float = option(1.0, "temperature of equation 10", phases=("prediction",))
@@ -185,7 +197,8 @@ class DistillationConfig:
     metric: str | None = option(
         None,
         "score that selects the checkpoint and that retained refers to: accuracy, f1, matthews, or "
-        "for numbers pearson, spearman (default: the task's own)",
+        "for numbers pearson, spearman (default: the task's own; the student is then selected by "
+        "its agreement with the teacher on dev)",
         phases=TASK_PHASES,
         metavar="NAME",
     )
@@ -203,7 +216,18 @@ class DistillationConfig:
         1e-3, "largest learning rate", phases=("intermediate",)
     )
     prediction_epochs: float | None = _epochs("prediction")
-    prediction_learning_rate: float = option(3e-4, "largest learning rate", phases=("prediction",))
+    prediction_learning_rate: float | None = option(
+        None,
+        f"largest learning rate (default: {RECOMBINED_RECIPE['learning_rate']:g} with recombined "
+        "texts, else 0.0003)",
+        phases=("prediction",),
+    )
+    prediction_batch_size: int | None = option(
+        None,
+        f"texts per step (default: {RECOMBINED_RECIPE['batch_size']} with recombined texts, else "
+        "--batch-size)",
+        phases=("prediction",),
+    )
 
 
 @dataclass
@@ -257,6 +281,13 @@ def general_student(config: DistillationConfig) -> str | None:
     if config.init in (None, "random", "svd"):
         return None
     return f"general-{config.student}" if config.init == "general" else config.init
+
+
+def recombined_count(config: DistillationConfig, training_texts: int) -> int:
+    """How many recombined texts the prediction step reads, given or by default."""
+    if config.recombine is not None:
+        return config.recombine
+    return 0 if config.quick else min(MOST_RECOMBINED, RECOMBINED_PER_TEXT * training_texts)
 
 
 # The file ---------------------------------------------------------------------------------------

@@ -18,12 +18,13 @@ from tinybert_lite.data import corpus, tasks
 from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.data.word_vectors import Glove
 from tinybert_lite.mapping import layer_mapping
-from tinybert_lite.models import catalog, loading, lora
+from tinybert_lite.models import catalog, inference, loading, lora
 from tinybert_lite.models.sizes import parameters
 from tinybert_lite.pipeline import evaluation, report
 from tinybert_lite.pipeline.config import (
     COMMAND_PHASES,
     ENOUGH_STEPS,
+    RECOMBINED_RECIPE,
     DistillationConfig,
     RuntimeConfig,
     general_student,
@@ -214,24 +215,29 @@ class DistillationPipeline:
         self.student = self.load(folder)
 
     def prediction(self) -> None:
-        """Equation 10, best on dev; `model/`."""
+        """Equation 10, the epoch that agrees best with the teacher on dev; `model/`."""
         folder = self.finished.folder("prediction")
         if "prediction" not in self.finished:
             student = self.student
             if student is None:
                 student, _ = new_student(self.config, self.teacher, self.initial_student())
             texts, more = self.data.prediction_texts, self.data.recombined
-            settings, history = self.settings("prediction", len(texts)), History()
+            recombined = 0 if more is None else len(more)
+            settings = training_config(
+                self.config, "prediction", len(texts), self.runtime.save_seconds, recombined > 0
+            )
+            history, facts = History(), {"batch_size": settings.batch_size}
             if settings.epochs:
                 logits = self.outputs.logits(self.teacher, self.data.texts, more)
                 history = distillation.distill_prediction(
                     student, self.teacher, texts, settings, self.state, self.accelerator,
-                    self.config.temperature, self.dev_score(student), teacher_logits=logits,
+                    self.config.temperature, self.student_score(student), teacher_logits=logits,
                     progress=self.runtime.progress,
                 )  # fmt: skip
                 history.seconds += self.outputs.seconds
+                history.best = self.dev_score(student)()
             self.save(student, folder)
-            self.finished.finish("prediction", history, settings)
+            self.finished.finish("prediction", history, settings, recombine=recombined, **facts)
             self.finished.remove(self.outputs.logits_file)
         self.student = self.load(folder)
 
@@ -268,7 +274,7 @@ class DistillationPipeline:
         """What the student of stage 2 starts from: "random", "svd", or a general student."""
         if "general" in self.phases:
             return str(self.finished.folder("general"))
-        return general_student(self.config) or self.config.init or "svd"
+        return general_student(self.config) or self.config.init or default_init(self.config)
 
     def mapping(self, teacher: PreTrainedModel) -> list[int]:
         """g(0…M) for this student and teacher."""
@@ -281,18 +287,40 @@ class DistillationPipeline:
 
     def chosen_settings(self) -> dict:
         """The settings that were left open, as they were used."""
-        first = "random" if "general" in self.phases else "svd"
+        first = "random" if "general" in self.phases else default_init(self.config)
         distills = {"general", "intermediate"} & set(self.phases)
         chosen: dict[str, Any] = {"init": self.config.init or first} if distills else {}
         for phase, facts in self.finished.facts.items():
             used = {name: facts[name] for name in ("epochs", "learning_rate") if name in facts}
             chosen |= {f"{phase}_{name}": value for name, value in used.items()}
+            if phase == "prediction":
+                chosen |= {
+                    "recombine": facts["recombine"],
+                    "prediction_batch_size": facts["batch_size"],
+                }
         return chosen
 
     def dev_score(self, model: nn.Module) -> Callable[[], float]:
         """A function that gives the model's score on dev, which selects the checkpoint."""
         task, dev = self.data.task, self.data.splits["dev"]
         return lambda: evaluation.score(task, model, dev)[task.metric]
+
+    def student_score(self, student: nn.Module) -> Callable[[], float]:
+        """What selects the student's checkpoint: --metric, else agreement with the teacher on dev.
+
+        Agreement is minus the loss of the prediction step: unlike accuracy it uses all of the
+        teacher's output, and is far less noisy on a small dev split.
+        """
+        if self.config.metric is not None:
+            return self.dev_score(student)
+        dev = self.data.splits["dev"]
+        target = torch.from_numpy(inference.predict(self.teacher, dev))
+
+        def agreement() -> float:
+            logits = torch.from_numpy(inference.predict(student, dev))
+            return -float(distillation.prediction_loss(logits, target, self.config.temperature))
+
+        return agreement
 
     def load(self, folder: Path) -> PreTrainedModel:
         """A model of an earlier phase, on the device."""
@@ -311,18 +339,34 @@ class DistillationPipeline:
 
 
 def training_config(
-    config: DistillationConfig, phase: str, texts: int, save_seconds: float = 60.0
+    config: DistillationConfig,
+    phase: str,
+    texts: int,
+    save_seconds: float = 60.0,
+    recombined: bool = False,
 ) -> TrainingConfig:
-    """How a phase is trained on this many texts; settings that were left open are chosen."""
-    rate, epochs = getattr(config, f"{phase}_learning_rate"), getattr(config, f"{phase}_epochs")
-    if rate is None:  # of fine-tuning: low-rank updates need far larger steps
-        rate = 1e-3 if config.lora_rank else 1e-4
-    if epochs is None:
-        epochs = min(30.0, max(2.0, ENOUGH_STEPS[phase] * config.batch_size / texts))
-    return TrainingConfig(
-        epochs=epochs, learning_rate=rate, batch_size=config.batch_size, seed=config.seed,
-        save_seconds=save_seconds,
-    )  # fmt: skip
+    """How a phase is trained on this many texts; settings that were left open are chosen.
+
+    `recombined` tells whether texts recombined from the training texts are among them.
+    """
+    defaults: dict[str, Any] = {"batch_size": config.batch_size}
+    if phase in ENOUGH_STEPS:
+        defaults["epochs"] = min(30.0, max(2.0, ENOUGH_STEPS[phase] * config.batch_size / texts))
+    if phase == "finetune":  # low-rank updates need far larger steps
+        defaults["learning_rate"] = 1e-3 if config.lora_rank else 1e-4
+    elif phase == "prediction":
+        defaults |= RECOMBINED_RECIPE if recombined else {"learning_rate": 3e-4}
+    given = {name: getattr(config, f"{phase}_{name}", None) for name in RECOMBINED_RECIPE}
+    chosen = defaults | {name: value for name, value in given.items() if value is not None}
+    return TrainingConfig(seed=config.seed, save_seconds=save_seconds, **chosen)
+
+
+def default_init(config: DistillationConfig) -> str:
+    """Initial weights where --init is not given: stage 1 where its result is shipped, else SVD."""
+    shipped = f"general-{config.student}" in catalog.general_names()
+    own_teacher = config.teacher == "minilm" or config.teacher in catalog.names()
+    paper = config.projection == "paper"  # the form of the shipped projections
+    return f"general-{config.student}" if shipped and own_teacher and paper else "svd"
 
 
 def given_teacher(name: str, task: tasks.Task) -> PreTrainedModel:

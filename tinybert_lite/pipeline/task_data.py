@@ -9,7 +9,7 @@ from tinybert_lite import UserError, augmentation
 from tinybert_lite.data import tasks
 from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
 from tinybert_lite.models import loading
-from tinybert_lite.pipeline.config import DistillationConfig
+from tinybert_lite.pipeline.config import DistillationConfig, recombined_count
 from tinybert_lite.pipeline.validation import load_task
 
 logger = logging.getLogger(__name__)
@@ -100,7 +100,8 @@ class TaskData:
     @cached_property
     def recombined_texts(self) -> tuple[list[str], list[str] | None]:
         """Texts recombined from the training texts, and their pairs, for the prediction step."""
-        n, seed, train = self.config.recombine, self.config.seed, self.task.splits["train"]
+        train, seed = self.task.splits["train"], self.config.seed
+        n = recombined_count(self.config, len(train.texts))
         if train.pairs is None:
             texts, pairs = augmentation.recombine(train.texts, n, seed) if n else [], None
         elif n:
@@ -108,7 +109,7 @@ class TaskData:
         else:
             texts, pairs = [], []
         if n:
-            logger.info("prediction texts: %s recombined ones more", f"{len(texts):,}")
+            logger.info("prediction step: %s recombined texts as well", f"{len(texts):,}")
         return texts, pairs
 
     @cached_property

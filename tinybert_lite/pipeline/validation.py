@@ -86,6 +86,8 @@ def validate(
     _check_init(config)
     if config.masked_lm != "minilm" and not config.augment:
         raise UserError("--masked-lm proposes words for --augment; give both, or neither.")
+    if config.quick and config.recombine:
+        raise UserError("--quick leaves recombined texts out; give --quick or --recombine.")
     if not config.unlabeled and config.task not in ("reviews", "review-ratings"):
         raise UserError("--no-unlabeled is for --task reviews and review-ratings; leave it out.")
 
@@ -109,6 +111,7 @@ def _check_ranges(
         "lora_rank": 0,
         "augment": 0,
         "recombine": 0,
+        "prediction_batch_size": 1,
         "general_words": 1,
     }
     for f in options(DistillationConfig, phases):

@@ -26,7 +26,7 @@ from tinybert_lite.training import TrainingConfig, learning_rate_at
 
 RATES = {
     "intermediate": DistillationConfig.intermediate_learning_rate,
-    "prediction": DistillationConfig.prediction_learning_rate,
+    "prediction": 3e-4,
 }
 
 
