@@ -1,0 +1,170 @@
+"""What the default recipe gives: `distill` and `run` as anyone would give them, in several seeds.
+
+    python -m tests.benchmarks.bench_recipe [--rows …] [--seeds 0 1 2] [--data FOLDER]
+
+Each run is the command line's own (`pipeline.run`), into runs/recipe, and continues when it is
+interrupted. Results go to data/results/recipe.json; a (row, seed) that is there is not run again.
+A row of reviews takes 25 to 40 minutes of one CPU core. `--table` prints what is on file and runs
+nothing; `--data` is a folder with sst2/ and rte/, each a train.tsv and a dev.tsv, for the rows of
+these tasks.
+"""
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tests.benchmarks.bench_reviews import bits
+from tinybert_lite.data import assets, corpus, paths
+from tinybert_lite.data.storage import write_json
+from tinybert_lite.models import inference, loading
+from tinybert_lite.pipeline import evaluation, pipeline
+from tinybert_lite.pipeline.config import (
+    COMMAND_PHASES,
+    DistillationConfig,
+    RuntimeConfig,
+    recombined_count,
+)
+
+RESULT = paths.ROOT / "data" / "results" / "recipe.json"
+RUNS = paths.ROOT / "runs" / "recipe"
+SST2_TRAIN, TOPICS, TOPIC_TEXTS = 6_000, 8, 1_500
+REVIEWS = DistillationConfig("reviews", teacher="reviews-teacher")
+ROWS = {
+    "reviews, nano": replace(REVIEWS, student="nano"),
+    "reviews, lite": replace(REVIEWS, student="lite"),
+    "reviews, nano, quick": replace(REVIEWS, student="nano", quick=True),
+    "reviews, lite, quick": replace(REVIEWS, student="lite", quick=True),
+    "review ratings, nano": DistillationConfig("review-ratings", student="nano"),
+    "news topics, nano": DistillationConfig(student="nano", text="text", label="topic"),
+    "SST-2, nano": DistillationConfig(student="nano", text="sentence", label="label"),
+    "RTE, nano": DistillationConfig(
+        student="nano", text="sentence1", text_pair="sentence2", label="label"
+    ),
+}
+
+
+def with_files(name: str, config: DistillationConfig, data: Path | None) -> DistillationConfig:
+    """The configuration with the files it reads, made where they do not exist."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    if name.startswith("news topics"):
+        return replace(config, train=str(topics_file()))
+    if name.startswith(("SST-2", "RTE")):
+        if data is None:
+            raise SystemExit(f"error: the row {name!r} needs --data, a folder with sst2/ and rte/.")
+        folder = data / ("sst2" if name.startswith("SST-2") else "rte")
+        train = folder / "train.tsv"
+        if name.startswith("SST-2"):
+            train = RUNS / "sst2.tsv"
+            lines = (folder / "train.tsv").read_text(encoding="utf-8").splitlines()
+            kept = np.random.default_rng(0).permutation(len(lines) - 1)[:SST2_TRAIN] + 1
+            rows = [lines[0], *(lines[i] for i in sorted(kept))]
+            train.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        return replace(config, train=str(train), test=str(folder / "dev.tsv"))
+    return config
+
+
+def topics_file() -> Path:
+    """A table of news texts of the largest topics of the embedded news, the same at each call."""
+    import pandas as pd
+
+    source = assets.path("text") / corpus.SOURCES["news"][0]
+    table = pd.DataFrame(
+        {
+            "topic": corpus.read_tab(source, "Category"),
+            "text": corpus.read_tab(source, "Text"),
+        }
+    )
+    largest = table["topic"].value_counts().index[:TOPICS]
+    table = table[table["topic"].isin(largest)].sample(TOPIC_TEXTS, random_state=0)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    file = RUNS / "topics.csv"
+    table.to_csv(file, index=False)
+    return file
+
+
+def train(name: str, seed: int, data: Path | None, cpu: bool) -> dict:
+    """Carry out one run and measure its student beside its teacher."""
+    config = with_files(name, replace(ROWS[name], seed=seed), data)
+    out = RUNS / f"{name.replace(', ', '-').replace(' ', '-')}-{seed}"
+    phases = COMMAND_PHASES["distill" if config.teacher == "reviews-teacher" else "run"]
+    metrics = pipeline.run(config, out, RuntimeConfig(cpu=cpu, progress=False), phases)
+    found = pipeline.DistillationPipeline(config, out, RuntimeConfig(cpu=True), phases)
+    task, test = found.data.task, found.data.splits["test"]
+    shipped = config.teacher == "reviews-teacher"
+    teacher, _ = loading.load_classifier(config.teacher if shipped else str(out / "teacher"))
+    student, _ = loading.load_classifier(str(out / "model"))
+    own, teachers = (
+        evaluation.predicted_labels(task, inference.predict(model, test))
+        for model in (student, teacher)
+    )
+    run = {
+        "metric": task.metric,
+        "student": metrics["student"],
+        "teacher": metrics["teacher"],
+        "majority": metrics["majority"],
+        "test_texts": len(test),
+        "recombined": recombined_count(config, len(task.splits["train"].texts)),
+        "size_ratio": metrics["size_ratio"],
+        "minutes": round(sum(metrics["seconds"].values()) / 60, 1),
+        "environment": metrics["environment"],
+        "date": time.strftime("%Y-%m-%d"),
+    }
+    if task.kind == "regression":
+        return run
+    return run | {
+        "agreement": float((own == teachers).mean()),
+        "right": bits(own == test.labels),
+        "teacher_right": bits(teachers == test.labels),
+    }
+
+
+def summary(results: dict) -> str:
+    """A line for each row: score of the student, mean and standard deviation, and of its teacher."""
+    lines = []
+    for name, runs in results["runs"].items():
+        seeds = list(runs.values())
+        scores = [100 * run["student"] for run in seeds]
+        spread = f" ± {np.std(scores, ddof=1):.2f}" if len(scores) > 1 else ""
+        retained = np.mean([run["student"] / run["teacher"] for run in seeds])
+        line = f"{name}: {seeds[0]['metric']} {np.mean(scores):.2f}{spread} ({len(scores)} "
+        line += f"{'seed' if len(scores) == 1 else 'seeds'}), {retained:.1%} of the teacher"
+        if "agreement" in seeds[0]:
+            line += f", agreement {np.mean([run['agreement'] for run in seeds]):.1%}"
+        lines.append(f"{line}, {np.mean([run['minutes'] for run in seeds]):.0f} minutes")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS)[:4], metavar="ROW")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--data", type=Path, help="a folder with sst2/ and rte/")
+    parser.add_argument("--gpu", action="store_true", help="use a GPU if there is one")
+    parser.add_argument("--table", action="store_true", help="print what is on file, run nothing")
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    for name in () if options.table else options.rows:
+        for seed in options.seeds:
+            if str(seed) in read(options.out)["runs"].get(name, {}):
+                continue
+            run = train(name, seed, options.data, not options.gpu)
+            results = read(options.out)  # another process may have written since
+            results["runs"].setdefault(name, {})[str(seed)] = run
+            order = {key: results["runs"][key] for key in ROWS if key in results["runs"]}
+            write_json(options.out, results | {"runs": order})
+    print(summary(read(options.out)))
+
+
+def read(file: Path) -> dict:
+    """The results on file, or empty ones."""
+    if file.is_file():
+        return json.loads(file.read_text(encoding="utf-8"))
+    return {"command": "python -m tests.benchmarks.bench_recipe", "runs": {}}
+
+
+if __name__ == "__main__":
+    main()
