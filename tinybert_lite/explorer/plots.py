@@ -31,6 +31,10 @@ DASHES = [
     (0, (8, 3)),
     (0, (1, 1, 4, 1)),
 ]
+FRAMES = {
+    "loss": "attention loss (eq. 7)",
+    "share": "share missed (loss ÷ variance of the teacher's scores)",
+}
 NAMES = {"scores": "score before softmax", "probabilities": "probability after softmax"}
 
 
@@ -49,15 +53,17 @@ def head_grid(
     rows: Sequence[dict],
     quantity: str = "scores",
     text: str = "",
+    frame: str = "loss",
 ) -> Figure:
-    """Draw every student head under the teacher head it is held against, framed by its loss.
+    """Draw every student head below its teacher head, framed by its loss or the share it missed.
 
     `teacher` and `student` maps (layers, heads, l, l); `rows` as `Explorer.numbers()` gives them:
-    one per student head, with student_layer, student_head, teacher_layer, teacher_head (from 1)
-    and loss (eq. 7 of one head). Frames grow wider and redder with the loss.
+    one per student head, with student_layer, student_head, teacher_layer, teacher_head (from 1),
+    loss (eq. 7 of one head) and share (loss over the variance of the teacher's scores). Frames
+    grow wider and redder with `frame`, "loss" or "share".
     """
     layers, heads = student.shape[:2]
-    top = max(row["loss"] for row in rows) or 1.0
+    top = max(row[frame] for row in rows) or 1.0
     figure = _figure((0.92 * heads + 1.3, 2.2 * layers + 0.95))
     height = figure.get_figheight()
     # Teacher and student touch; between the pairs there is room for the number.
@@ -69,7 +75,7 @@ def head_grid(
         m, head = row["student_layer"] - 1, row["student_head"] - 1
         pair = (teacher[row["teacher_layer"] - 1, row["teacher_head"] - 1], student[m, head])
         low, high = min(p.min() for p in pair), max(p.max() for p in pair)
-        loud = float(np.sqrt(row["loss"] / top))
+        loud = float(np.sqrt(row[frame] / top))
         for part, shown in enumerate(pair):
             axes = figure.add_subplot(grids[m][part, head])
             axes.imshow(shown, cmap=MAP, vmin=low, vmax=high, aspect="equal")
@@ -88,10 +94,8 @@ def head_grid(
                 if moved or m == 0:
                     axes.set_title(f"{head + 1}{moved}", fontsize=9, pad=3)
             else:
-                axes.set_xlabel(f"{row['loss']:.3g}", fontsize=9, labelpad=3)
-    title = (
-        "What each student layer learned, head by head; number and frame: attention loss (eq. 7)"
-    )
+                axes.set_xlabel(f"{row[frame]:.3g}", fontsize=9, labelpad=3)
+    title = f"What each student layer learned, head by head; number and frame: {FRAMES[frame]}"
     figure.suptitle(
         f"{title}\n{NAMES[quantity]}" + (f" · {_cut(text)}" if text else ""), fontsize=11
     )

@@ -271,7 +271,7 @@ class Explorer(anywidget.AnyWidget):
         teacher, student = (m[..., index, :][..., index] for m in self._maps())
         tokens = [seen.tokens[i] for i in index]
         if view == "heads":
-            return plots.head_grid(teacher, student, rows, self.quantity, text=seen.text)
+            return plots.head_grid(teacher, student, rows, self.quantity, seen.text, self.frame)
         if view in ("pair", "cell"):
             row = self._pair(rows)
             sl, sh, tl, th = (row[name] - 1 for name in list(row)[:4])
