@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinybert_lite import UserError, __version__
+from tinybert_lite.benchmark.config import FULL, PARTS, BenchmarkConfig
 from tinybert_lite.pipeline import config
 from tinybert_lite.pipeline.config import COMMAND_PHASES, DistillationConfig, RuntimeConfig
 
@@ -298,24 +299,13 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
         "parts",
         nargs="*",
         metavar="PART",
-        help="intermediate, prediction, finetune, attention, inference, start (default: these), "
-        "and whole (all of intermediate distillation, once each way: half an hour on two cores)",
+        default=list(PARTS),
+        help=f"{', '.join(PARTS)} (default: these), and {FULL} (all of intermediate distillation, "
+        "once each way: half an hour on two cores)",
     )
-    parser.add_argument(
-        "--size", default="embedded", help="embedded, or bert-base (random weights and texts)"
-    )
-    parser.add_argument("--tokens", type=whole, default=128, help="of bert-base's random texts")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--epochs", type=number, default=10, help="of whole")
-    parser.add_argument(
-        "--steps", type=whole, default=0, help="of 32 texts a round (default: 20, on a GPU 200)"
-    )
-    parser.add_argument(
-        "--batch-size",
-        type=whole,
-        default=32,
-        help="batch size of an additional run of the optimized side; the baseline uses 32",
-    )
+    for f in dataclasses.fields(BenchmarkConfig):
+        if f.name != "parts":
+            add_option(parser, f)
     add_task(parser, "task (default: reviews)")
     parser.add_argument(
         "--out", metavar="FILE", help="a .json file for all measurements (default: none)"
@@ -452,21 +442,12 @@ def bench(options: argparse.Namespace) -> int:
         raise UserError(
             f"The folder of {options.out} does not exist; make it, or take another --out."
         )
-    found = speed.run(
-        options.parts or list(speed.PARTS),
-        options.size,
-        options.device,
-        options.tokens,
-        options.epochs,
-        print,
-        options.steps,
-        options.batch_size,
-        named_task(config_of(DistillationConfig, options)),
-    )
+    task = named_task(config_of(DistillationConfig, options))
+    measured = speed.run(config_of(BenchmarkConfig, options), task)
     if options.out:
         command = f"python -m tinybert_lite {shlex.join(options.arguments)}"
         about = {"command": command, "date": time.strftime("%Y-%m-%d")}
-        storage.write_json(Path(options.out), about | found)
+        storage.write_json(Path(options.out), about | measured)
         print(f"all measurements are in {options.out}")
     return 0
 

@@ -1,13 +1,13 @@
 """Sentences a second of Algorithm 1: many masks a batch against one word, one forward pass.
 
-Same model, same sentences, same machine, one run, ways taking turns; medians over the rounds.
+Same model, same sentences, same machine, one run, variants taking turns; medians over the rounds.
 
     python tests/benchmarks/bench_augment.py [--sentences 64] [--rounds 3] [--device cuda]
 
-The one-word way is stated anew after the authors' published script, whose cost it has: for each
+The one-word variant follows the authors' published script, with the same cost: for each
 word one forward pass of a batch of one, over the sentence with its [MASK] followed by the whole
-sentence, logits at every position, the whole vocabulary sorted. "plain" is the same without the
-second sentence, so that what the batching alone is worth can be seen. Draws are in both.
+sentence, logits at every position, the whole vocabulary sorted. "single copy" is the
+same without the second sentence, which shows what batching alone is worth. Draws are in both.
 """
 
 import argparse
@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from tinybert_lite import augmentation
-from tinybert_lite.data import tasks
+from tinybert_lite.data import paths, tasks
 from tinybert_lite.models import masked_lm
 from tinybert_lite.pipeline import masked_lm_training
 
-RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "augment_speed.json"
+RESULT = paths.DATA / "results" / "augment_speed.json"
 
 
 @torch.no_grad()
@@ -63,7 +63,7 @@ def one_by_one(texts, lm, glove, twice: bool) -> int:
 
 
 def batched(texts, lm, glove, batch: int, together: int) -> int:
-    """Augment sentences the package's way; the number of new sentences."""
+    """Augment sentences as the package does; the number of new sentences."""
     return sum(
         1 for _ in augmentation.augment(texts, None, lm, glove, batch=batch, together=together)
     )
@@ -71,8 +71,8 @@ def batched(texts, lm, glove, batch: int, together: int) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sentences", type=int, default=64, help="for the slow ways (64)")
-    parser.add_argument("--many", type=int, default=512, help="for the batched ways (512)")
+    parser.add_argument("--sentences", type=int, default=64, help="for the one-word variants (64)")
+    parser.add_argument("--many", type=int, default=512, help="for the batched variants (512)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--device", default="cpu")
@@ -89,20 +89,20 @@ def main() -> None:
     lm[0].to(options.device)
     texts = tasks.load_task("reviews").splits["train"].texts[: options.many]
     few = texts[: options.sentences]
-    ways = {
+    variants = {
         "one word, one forward": (few, lambda g: one_by_one(few, lm, g, True)),
-        "one word, one forward, plain": (few, lambda g: one_by_one(few, lm, g, False)),
+        "one word, one forward, single copy": (few, lambda g: one_by_one(few, lm, g, False)),
         "batched": (texts, lambda g: batched(texts, lm, g, options.batch, 1)),
         "batched, 2 masks together": (texts, lambda g: batched(texts, lm, g, options.batch, 2)),
         "batched, 4 masks together": (texts, lambda g: batched(texts, lm, g, options.batch, 4)),
     }
     vectors = augmentation.Glove.load()
-    rates: dict[str, list[float]] = {name: [] for name in ways}
+    rates: dict[str, list[float]] = {name: [] for name in variants}
     for turn in range(options.rounds + 1):  # the first one warms up
-        for name, (sentences, way) in ways.items():
-            vectors._known.clear()  # no way lives on another's neighbours
+        for name, (sentences, variant) in variants.items():
+            vectors._known.clear()  # no variant uses the neighbors that another one looked up
             started = time.perf_counter()
-            way(vectors)
+            variant(vectors)
             if options.device != "cpu":
                 torch.cuda.synchronize()
             if turn:
@@ -112,7 +112,7 @@ def main() -> None:
         "command": " ".join(["python tests/benchmarks/bench_augment.py", *sys.argv[1:]]),
         "sentences_per_second": {name: round(rate, 3) for name, rate in median.items()},
         "rounds": {name: [round(rate, 3) for rate in each] for name, each in rates.items()},
-        "times_the_one_word_way": {
+        "speedup": {
             name: round(rate / median["one word, one forward"], 2) for name, rate in median.items()
         },
         "sentences": {"one word": len(few), "batched": len(texts)},

@@ -20,12 +20,12 @@ import psutil
 import torch
 
 from tinybert_lite.cli import quiet_libraries
-from tinybert_lite.data import tasks
+from tinybert_lite.data import paths, tasks
 from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.deploy import onnx_export
-from tinybert_lite.models import loading, sizes
+from tinybert_lite.models import inference, loading, sizes
 
-RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "export.json"
+RESULT = paths.DATA / "results" / "export.json"
 
 
 def main() -> None:
@@ -51,12 +51,12 @@ def main() -> None:
         size = {name: file.stat().st_size for name, file in files.items()}
         size["student int8, embeddings only"] = embedding.stat().st_size
         exported = {name: onnx_export.OnnxClassifier(file) for name, file in files.items()}
-        ways = {"teacher": teacher, "student": student, **exported}
+        models = {"teacher": teacher, "student": student, **exported}
         latency = {
             f"{tokens} tokens": {
                 name: percentiles(times)
-                for name, times in onnx_export.latencies(
-                    ways, tokens=tokens, repeats=options.repeats
+                for name, times in inference.latencies(
+                    models, tokens=tokens, repeats=options.repeats
                 ).items()
             }
             for tokens in options.tokens
@@ -65,7 +65,7 @@ def main() -> None:
         task = tasks.load_task("reviews")
         test = task.splits["test"]
         data = tokenize(tokenizer, test.texts, None, test.labels, 128)
-        # the student's own answers are what the others' are compared with
+        # the first one is what the others' predictions are compared with
         read = {"student": student, **exported, "teacher": teacher}
         score = {
             f"batch {batch}": onnx_export.scores(read, task, data, batch_size=batch)
@@ -79,7 +79,7 @@ def main() -> None:
         "command": f"python tests/benchmarks/bench_export.py --threads {options.threads}",
         "models": {"student": options.student, "teacher": options.teacher},
         "parameters": {
-            n: sizes.parameters(m) for n, m in ways.items() if isinstance(m, torch.nn.Module)
+            n: sizes.parameters(m) for n, m in models.items() if isinstance(m, torch.nn.Module)
         },
         "opset": onnx_export.OPSET,
         "bytes": size,

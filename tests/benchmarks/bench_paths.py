@@ -1,4 +1,4 @@
-"""Does speed cost accuracy? Students of the fast path and of the authors' procedure, seed by seed.
+"""Does speed cost accuracy? Students of the package's loop and of the reference procedure, by seed.
 
     python tests/benchmarks/bench_paths.py [--seeds 0 1 2]
 
@@ -11,54 +11,60 @@ holds is not run again. A process with other seeds may run beside this one.
 import argparse
 import math
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from tinybert_lite import distillation, teacher_cache
-from tinybert_lite.benchmark import speed
-from tinybert_lite.cli import quiet_libraries
-from tinybert_lite.pipeline import evaluation
-from tinybert_lite.training import TrainingConfig
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where it is run as a script
 
-RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "paths.json"
+from tests.benchmarks.results import RESULTS, merge_runs  # noqa: E402
+from tinybert_lite import distillation, teacher_cache  # noqa: E402
+from tinybert_lite.benchmark.config import BenchmarkConfig  # noqa: E402
+from tinybert_lite.benchmark.reference import ReferenceTrainer  # noqa: E402
+from tinybert_lite.benchmark.setup import BenchmarkSetup  # noqa: E402
+from tinybert_lite.cli import quiet_libraries  # noqa: E402
+from tinybert_lite.pipeline import evaluation  # noqa: E402
+from tinybert_lite.training import TrainingConfig  # noqa: E402
+
+RESULT = RESULTS / "paths.json"
 INTERMEDIATE, PREDICTION = 2, 2  # epochs
 
 
-def fast(world: speed.BenchmarkSetup, seed: int) -> torch.nn.Module:
+def optimized(setup: BenchmarkSetup, seed: int) -> torch.nn.Module:
     """A student as `run` trains it."""
-    train, accelerator = world.data["train"], world.accelerator
+    train, accelerator = setup.data["train"], setup.accelerator
     first, second = both(seed)
-    student, projection = world.student(seed)
-    module = distillation.IntermediateLoss(student, projection, world.mapping)
-    answers = teacher_cache.TeacherCache(world.teacher, train, world.mapping, keep_bytes=2**36)
+    student, projection = setup.student(seed)
+    module = distillation.IntermediateLoss(student, projection, setup.mapping)
+    cache = teacher_cache.TeacherCache(setup.teacher, train, setup.mapping, keep_bytes=2**36)
     with tempfile.TemporaryDirectory() as folder:
         distillation.distill_intermediate(
-            module, answers, train, first, Path(folder), accelerator, progress=False
+            module, cache, train, first, Path(folder), accelerator, progress=False
         )
         distillation.distill_prediction(
-            student, world.teacher, train, second, Path(folder), accelerator,
-            teacher_logits=answers.teacher_logits, progress=False,
+            student, setup.teacher, train, second, Path(folder), accelerator,
+            teacher_logits=cache.teacher_logits, progress=False,
         )  # fmt: skip
     return student
 
 
-def plain(world: speed.BenchmarkSetup, seed: int) -> torch.nn.Module:
-    """A student as the authors' procedure trains it."""
-    train, (first, second) = world.data["train"], both(seed)
-    side = speed.ReferenceTrainer(world, train, first)
-    side.begin(side.student, side.projection)
-    side.train(side.intermediate)
-    last = speed.ReferenceTrainer(world, train, second)
-    last.student = side.student
+def baseline(setup: BenchmarkSetup, seed: int) -> torch.nn.Module:
+    """A student as the reference procedure trains it."""
+    train, (first, second) = setup.data["train"], both(seed)
+    trainer = ReferenceTrainer(setup, train, first)
+    trainer.begin(trainer.student, trainer.projection)
+    trainer.train(trainer.intermediate)
+    last = ReferenceTrainer(setup, train, second)
+    last.student = trainer.student
     last.begin(last.student)
     last.train(last.prediction)
     return last.student
 
 
-SIDES = {"fast": fast, "plain": plain}
+SIDES = {"optimized": optimized, "baseline": baseline}
 
 
 def both(seed: int) -> tuple[TrainingConfig, TrainingConfig]:
@@ -71,14 +77,14 @@ def both(seed: int) -> tuple[TrainingConfig, TrainingConfig]:
 
 def work(jobs: list[tuple[int, str]], out: Path) -> None:
     """Run the (seed, side) that are missing in `out`."""
-    world = speed.BenchmarkSetup("embedded", "cpu")
+    setup = BenchmarkSetup(BenchmarkConfig())
     for seed, side in jobs:
-        if str(seed) in speed.merge_runs(out, {})["runs"].get(side, {}):
+        if str(seed) in merge_runs(out, {})["runs"].get(side, {}):
             continue
         started = time.perf_counter()
-        student = SIDES[side](world, seed)
+        student = SIDES[side](setup, seed)
         run = {
-            "accuracy": evaluation.score(world.task, student, world.data["test"])["accuracy"],
+            "accuracy": evaluation.score(setup.task, student, setup.data["test"])["accuracy"],
             "seconds": round(time.perf_counter() - started),
             "threads": torch.get_num_threads(),
             "date": time.strftime("%Y-%m-%d"),
@@ -88,7 +94,7 @@ def work(jobs: list[tuple[int, str]], out: Path) -> None:
             "epochs": {"intermediate": INTERMEDIATE, "prediction": PREDICTION},
             "environment": evaluation.environment(),
         }
-        speed.merge_runs(out, facts | {"runs": {side: {str(seed): run}}})
+        merge_runs(out, facts | {"runs": {side: {str(seed): run}}})
 
 
 def lines(runs: dict) -> list[str]:
@@ -110,7 +116,7 @@ def main() -> None:
     options = parser.parse_args()
     quiet_libraries()
     work([(seed, side) for seed in options.seeds for side in SIDES], options.out)
-    print("\n".join(lines(speed.merge_runs(options.out, {})["runs"])))
+    print("\n".join(lines(merge_runs(options.out, {})["runs"])))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What each part of the recipe is worth on reviews: one row changed at a time, several seeds.
+"""The ablations on reviews: each row changes one thing of the recipe, several seeds.
 
     python tests/benchmarks/bench_reviews.py [--rows lite random …] [--seeds 0 1 2] [--table]
 
@@ -6,7 +6,7 @@ A (row, seed) that is already in data/results/reviews.json is not run again, so 
 stopped and called as often as there is time; seed 0 of all rows comes first. `--workers 2` shares
 the rows among that many processes of one thread each, which on two cores is faster than one after
 the other. Every student learns from the shipped teacher, on the texts and for the steps of `run
---task reviews`; a row names what it does otherwise. `--table` writes data/results/README.md from
+--task reviews`; a row names what it changes. `--table` writes data/results/README.md from
 what is there.
 """
 
@@ -33,8 +33,8 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where it is run as a script
 
 from tests.benchmarks import cse  # noqa: E402
+from tests.benchmarks.results import RESULTS, merge_runs  # noqa: E402
 from tinybert_lite import augmentation, distillation, students, teacher_cache  # noqa: E402
-from tinybert_lite.benchmark import speed  # noqa: E402
 from tinybert_lite.cli import quiet_libraries  # noqa: E402
 from tinybert_lite.data import corpus, tasks  # noqa: E402
 from tinybert_lite.data.tokenized import TokenizedDataset, tokenize  # noqa: E402
@@ -49,7 +49,6 @@ from tinybert_lite.pipeline.task_data import LONGEST_UNLABELED  # noqa: E402
 from tinybert_lite.students import init_from_general  # noqa: E402
 from tinybert_lite.training import TrainingConfig, fit  # noqa: E402
 
-RESULTS = Path(__file__).resolve().parents[2] / "data" / "results"
 PARTS = ("attention", "hidden", "embedding")
 VARIANTS = 2  # augmented sentences for each sentence of the task, in the row "augmented"
 CSE_TEXTS, CSE_STEPS = 8_000, 2000  # general passages the CSE starts from, and steps on them
@@ -57,28 +56,28 @@ CSE_TEXTS, CSE_STEPS = 8_000, 2000  # general passages the CSE starts from, and 
 
 @dataclass(frozen=True)
 class Row:
-    """What one row of the table does; the defaults are the recipe's, for nano."""
+    """One row of the table; the defaults are the recipe's, for nano."""
 
-    says: str
+    description: str
     student: str = "nano"
-    start: str = "warm"
+    init: str = "svd"
     mapping: str = "uniform"
     parts: tuple[str, ...] = PARTS
-    steps: str = "both"  # "both", "joint", "prediction" (alone), "intermediate" (then gold labels)
-    labels: str = "soft"  # or "hard": gold labels in place of the teacher
+    steps: str = "both"  # "both", "joint", "prediction" (alone), "intermediate" (then hard labels)
+    labels: str = "soft"  # or "hard": labels in place of the teacher's logits
     temperature: float = 1.0
     budget: float = 1  # times the recipe's steps
-    texts: str = "all"  # or "task" (without the unlabelled sentences), "augmented" (in their place)
+    texts: str = "all"  # or "task" (no unlabeled sentences), "augmented" (in their place)
 
 
-# What is taken away is taken from nano: it costs a third of lite, so that more seeds can be had.
-# Rows that share the teacher's answers stand together: asking for them takes minutes.
+# Ablations are of nano, which costs a third of lite, so that there is time for more seeds.
+# Rows that share the teacher's outputs are neighbors: computing those takes minutes.
 ROWS = {
     "lite": Row("the recipe", "lite"),
     "nano": Row("the recipe"),
     "nano, three times the steps": Row("the recipe, longer", budget=3),
-    "lite, hard labels": Row("gold labels only", "lite", steps="prediction", labels="hard"),
-    "nano, hard labels": Row("gold labels only", steps="prediction", labels="hard"),
+    "lite, hard labels": Row("hard labels only", "lite", steps="prediction", labels="hard"),
+    "nano, hard labels": Row("hard labels only", steps="prediction", labels="hard"),
     "no intermediate step": Row("prediction loss only", steps="prediction"),
     "no intermediate step, longer": Row(
         "prediction loss only, in as many steps as both steps have",
@@ -86,18 +85,20 @@ ROWS = {
         budget=sum(ENOUGH_STEPS[step] for step in ("intermediate", "prediction"))
         / ENOUGH_STEPS["prediction"],
     ),
-    "no prediction loss": Row("intermediate, then gold labels", steps="intermediate"),
+    "no prediction loss": Row("intermediate, then hard labels", steps="intermediate"),
     "no attention loss": Row("without equation 7", parts=("hidden", "embedding")),
     "no hidden loss": Row("without equation 8", parts=("attention", "embedding")),
     "no embedding loss": Row("without equation 9", parts=("attention", "hidden")),
     "one joint step": Row("all losses at once", steps="joint"),
     "temperature 2": Row("t = 2 in equation 10", temperature=2.0),
-    "random start": Row("no warm start, no stage 1", start="random"),
-    "lite, random start": Row("no warm start, no stage 1", "lite", "random"),
-    "lite, general start": Row("from the shipped student of stage 1", "lite", "general-lite"),
+    "random start": Row("random initialization, no stage 1", init="random"),
+    "lite, random start": Row("random initialization, no stage 1", "lite", "random"),
+    "lite, general start": Row(
+        "initialized from the shipped student of stage 1", "lite", "general-lite"
+    ),
     "CSE": Row("no attention at all: convolution over GloVe, soft labels", "cse", "sentences"),
-    "CSE, hard labels": Row("the same, gold labels only", "cse", "sentences", labels="hard"),
-    "no unlabelled text": Row("only the sentences of the task", texts="task"),
+    "CSE, hard labels": Row("the same, hard labels only", "cse", "sentences", labels="hard"),
+    "no unlabeled text": Row("only the sentences of the task", texts="task"),
     "augmented": Row(
         f"{VARIANTS} sentences of Algorithm 1 for each of the task, no other text",
         texts="augmented",
@@ -107,8 +108,8 @@ ROWS = {
 }
 
 
-class World:
-    """Task, teacher and the teacher's answers, loaded once for all rows."""
+class ReviewsSetup:
+    """Task, teacher and the teacher's outputs, loaded once for all rows."""
 
     def __init__(self) -> None:
         self.accelerator = Accelerator()
@@ -127,37 +128,39 @@ class World:
             "task": tokenize(self.tokenizer, task_texts, None, None),
             "all": tokenize(self.tokenizer, [*task_texts, *more], None, None),
         }
-        self.words = {"task": task_texts, "all": [*task_texts, *more]}
+        self.raw = {"task": task_texts, "all": [*task_texts, *more]}
         self.sentence_vectors: torch.Tensor | None = None  # of the CSE's general text
-        self._answers: tuple = (None, None)
-        self._soft: dict[str, torch.Tensor] = {}
+        self._cache: tuple = (None, None)
+        self._logits: dict[str, torch.Tensor] = {}
 
     def read(self, texts: str) -> TokenizedDataset:
-        """The tokenised texts of a name; the augmented ones are made when first asked for."""
+        """The tokenised texts of a name; the augmented ones are made on first use."""
         if texts not in self.texts:
-            own = self.words["task"]
+            own = self.raw["task"]
             new = augmentation.augment(
                 own, None, load_masked_lm("minilm"), Glove.load(), n=VARIANTS
             )
-            self.words[texts] = [*own, *(row["text"] for row in new)]
-            self.texts[texts] = tokenize(self.tokenizer, self.words[texts], None, None)
+            self.raw[texts] = [*own, *(row["text"] for row in new)]
+            self.texts[texts] = tokenize(self.tokenizer, self.raw[texts], None, None)
         return self.texts[texts]
 
-    def answers(self, texts: str, mapping: list[int]) -> teacher_cache.TeacherCache:
-        if self._answers[0] != (texts, mapping):
-            self._answers = (None, None)  # free the old ones first: they fill a gigabyte or more
-            answers = teacher_cache.TeacherCache(
+    def cache(self, texts: str, mapping: list[int]) -> teacher_cache.TeacherCache:
+        if self._cache[0] != (texts, mapping):
+            self._cache = (None, None)  # free the old ones first: they fill a gigabyte or more
+            cache = teacher_cache.TeacherCache(
                 self.teacher, self.read(texts), mapping, "auto", 4 * 2**30
             )
-            self._answers = ((texts, mapping), answers)
-            if answers.teacher_logits is not None:
-                self._soft[texts] = answers.teacher_logits
-        return self._answers[1]
+            self._cache = ((texts, mapping), cache)
+            if cache.teacher_logits is not None:
+                self._logits[texts] = cache.teacher_logits
+        return self._cache[1]
 
     def teacher_logits(self, texts: str) -> torch.Tensor:
-        if texts not in self._soft:
-            self._soft[texts] = torch.from_numpy(inference.predict(self.teacher, self.read(texts)))
-        return self._soft[texts]
+        if texts not in self._logits:
+            self._logits[texts] = torch.from_numpy(
+                inference.predict(self.teacher, self.read(texts))
+            )
+        return self._logits[texts]
 
 
 class Joint(nn.Module):
@@ -174,63 +177,65 @@ class Joint(nn.Module):
         return losses | {"prediction": soft_cross_entropy(logits, teacher_logits)}
 
 
-def settings(steps: float, rate: float, data: TokenizedDataset, seed: int) -> TrainingConfig:
+def settings(
+    steps: float, learning_rate: float, data: TokenizedDataset, seed: int
+) -> TrainingConfig:
     """So many steps of 32 texts, without checkpoints."""
     return TrainingConfig(
-        steps * 32 / len(data), learning_rate=rate, seed=seed, save_seconds=math.inf
+        steps * 32 / len(data), learning_rate=learning_rate, seed=seed, save_seconds=math.inf
     )
 
 
-def train_cse(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, dict]:
+def train_cse(row: Row, seed: int, setup: ReviewsSetup, folder: Path) -> tuple[nn.Module, dict]:
     """The student without attention, and the texts of each split as it reads them."""
     words, vectors = cse.word_table(Glove.load())
-    splits = world.task.splits
+    splits = setup.task.splits
     data = {name: cse.encode_words(words, s.texts, s.labels) for name, s in splits.items()}
-    student = cse.CSE(vectors, len(world.task.label_names), seed=seed)
+    student = cse.CSE(vectors, len(setup.task.label_names), seed=seed)
 
     def score() -> float:
-        return evaluation.score(world.task, student, data["dev"])["accuracy"]
+        return evaluation.score(setup.task, student, data["dev"])["accuracy"]
 
     general = list(itertools.islice(corpus.sentences(None, 0), CSE_TEXTS))
     encoder, tokenizer = loading.load_encoder("minilm")
-    if world.sentence_vectors is None:
+    if setup.sentence_vectors is None:
         tokens = tokenize(tokenizer, general, None, None, max_length=64)
-        world.sentence_vectors = cse.sentence_vectors(encoder, tokens)
+        setup.sentence_vectors = cse.sentence_vectors(encoder, tokens)
     read = cse.encode_words(words, general)
     cse.pretrain(
-        student, read, world.sentence_vectors, settings(CSE_STEPS, 1e-3, read, seed), folder,
-        world.accelerator, progress=False,
+        student, read, setup.sentence_vectors, settings(CSE_STEPS, 1e-3, read, seed), folder,
+        setup.accelerator, progress=False,
     )  # fmt: skip
     steps = ENOUGH_STEPS["intermediate"] + ENOUGH_STEPS["prediction"]
     if row.labels == "hard":
         distillation.finetune(
             student, data["train"], settings(steps, 1e-3, data["train"], seed), folder,
-            world.accelerator, score, name="gold", progress=False,
+            setup.accelerator, score, name="labels", progress=False,
         )  # fmt: skip
     else:
-        read = cse.encode_words(words, world.words[row.texts])
+        read = cse.encode_words(words, setup.raw[row.texts])
         distillation.distill_prediction(
-            student, world.teacher, read, settings(steps, 1e-3, read, seed), folder,
-            world.accelerator, row.temperature, score, teacher_logits=world.teacher_logits(row.texts), progress=False,
+            student, setup.teacher, read, settings(steps, 1e-3, read, seed), folder,
+            setup.accelerator, row.temperature, score, teacher_logits=setup.teacher_logits(row.texts), progress=False,
         )  # fmt: skip
     return student, data
 
 
-def train(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, dict]:
+def train(row: Row, seed: int, setup: ReviewsSetup, folder: Path) -> tuple[nn.Module, dict]:
     """The student of one row, and the texts of each split as it reads them."""
     if row.student == "cse":
-        return train_cse(row, seed, world, folder)
-    accelerator, task = world.accelerator, world.task
-    student = students.build_student(world.teacher.config, row.student, seed)
-    widths = student.config.hidden_size, world.teacher.config.hidden_size
+        return train_cse(row, seed, setup, folder)
+    accelerator, task = setup.accelerator, setup.task
+    student = students.build_student(setup.teacher.config, row.student, seed)
+    widths = student.config.hidden_size, setup.teacher.config.hidden_size
     projection = students.Projection(*widths, "paper", seed)
-    if row.start == "warm":
-        students.svd_init(student, projection, world.teacher)
-    elif row.start != "random":
-        init_from_general(student, projection, row.start)
-    texts = world.read(row.texts)
+    if row.init == "svd":
+        students.svd_init(student, projection, setup.teacher)
+    elif row.init != "random":
+        init_from_general(student, projection, row.init)
+    texts = setup.read(row.texts)
     mapping = layer_mapping(
-        world.teacher.config.num_hidden_layers, student.config.num_hidden_layers, row.mapping
+        setup.teacher.config.num_hidden_layers, student.config.num_hidden_layers, row.mapping
     )
 
     module = distillation.IntermediateLoss(student, projection, mapping, parts=row.parts)
@@ -238,53 +243,53 @@ def train(row: Row, seed: int, world: World, folder: Path) -> tuple[nn.Module, d
     first, second = (row.budget * ENOUGH_STEPS[step] for step in ("intermediate", "prediction"))
 
     def score() -> float:
-        return evaluation.score(task, student, world.data["dev"])[task.metric]
+        return evaluation.score(task, student, setup.data["dev"])[task.metric]
 
     if row.steps == "joint":
-        answers, soft = world.answers(row.texts, mapping), world.teacher_logits(row.texts)
+        cache, logits = setup.cache(row.texts, mapping), setup.teacher_logits(row.texts)
 
         def loss(model: nn.Module, rows) -> dict:
             inputs = texts.batch(rows, accelerator.device)
-            return model(inputs, *answers(rows, inputs), soft[rows].to(accelerator.device))
+            return model(inputs, *cache(rows, inputs), logits[rows].to(accelerator.device))
 
         joint = Joint(module).to(accelerator.device).train()
         together = settings(first + second, 1e-3, texts, seed)
         fit("joint", joint, loss, texts.lengths, together, folder, accelerator, score,
             progress=False)  # fmt: skip
-        return student, world.data
+        return student, setup.data
     if row.steps in ("both", "intermediate"):
-        answers = world.answers(row.texts, mapping)
+        cache = setup.cache(row.texts, mapping)
         distillation.distill_intermediate(
-            module, answers, texts, settings(first, 1e-3, texts, seed), folder, accelerator,
+            module, cache, texts, settings(first, 1e-3, texts, seed), folder, accelerator,
             progress=False,
         )  # fmt: skip
     student.requires_grad_(True)
     if row.labels == "hard" or row.steps == "intermediate":
-        gold = world.data["train"]
+        labeled = setup.data["train"]
         distillation.finetune(
-            student, gold, settings(second, 3e-4, gold, seed), folder, accelerator, score,
-            name="gold", progress=False,
+            student, labeled, settings(second, 3e-4, labeled, seed), folder, accelerator, score,
+            name="labels", progress=False,
         )  # fmt: skip
     else:
         distillation.distill_prediction(
-            student, world.teacher, texts, settings(second, 3e-4, texts, seed), folder, accelerator,
-            row.temperature, score, teacher_logits=world.teacher_logits(row.texts), progress=False,
+            student, setup.teacher, texts, settings(second, 3e-4, texts, seed), folder, accelerator,
+            row.temperature, score, teacher_logits=setup.teacher_logits(row.texts), progress=False,
         )  # fmt: skip
-    return student, world.data
+    return student, setup.data
 
 
 def bits(right: np.ndarray) -> str:
-    """Which test texts were answered right, packed: unpack by numpy.unpackbits(bytes.fromhex)."""
+    """Which test texts are classified correctly, packed: unpack by numpy.unpackbits(bytes.fromhex)."""
     return np.packbits(right).tobytes().hex()
 
 
 def right_of(task: tasks.Task, model: nn.Module, data: TokenizedDataset) -> np.ndarray:
-    """Whether each text is answered right."""
+    """Whether each text is classified correctly."""
     return evaluation.predicted_labels(task, inference.predict(model, data)) == data.labels
 
 
 def baselines(task: tasks.Task) -> dict[str, np.ndarray]:
-    """Right or wrong on each test text: TF-IDF with logistic regression, the majority answer."""
+    """Right or wrong on each test text: TF-IDF with logistic regression, the majority class."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -302,7 +307,7 @@ def baselines(task: tasks.Task) -> dict[str, np.ndarray]:
 
 def merge(file: Path, new: dict) -> dict:
     """Put what is new into the results file, rows in the table's order; the whole of it."""
-    return speed.merge_runs(file, new, ROWS)
+    return merge_runs(file, new, ROWS)
 
 
 def table(results: dict) -> str:
@@ -314,11 +319,11 @@ def table(results: dict) -> str:
         f"Accuracy on {results['test_texts']:,} test sentences, in percent; ± is the standard "
         "deviation over the seeds, and one standard error of a single accuracy is about 0.8. "
         "Every student learns from the shipped teacher on the texts and for the steps of "
-        "`python -m tinybert_lite run --task reviews`; most rows change one thing, of nano where they do "
-        "not say lite. A row without the intermediate step has its steps less, 1,100 of 2,800, unless "
-        "it says otherwise. One of gold labels alone changes several: no layers, no answers of the "
-        "teacher, no unlabelled text. CSE is another network, trained for all 2,800. The words are "
-        "those of notebook 09. "
+        "`python -m tinybert_lite run --task reviews`; most rows change one thing, of nano unless they "
+        "name lite. A row without the intermediate step trains for 1,100 steps instead of 2,800 unless "
+        "noted. The rows with hard labels only change several things: no intermediate losses, no "
+        "teacher logits, no unlabeled text. CSE is another network, trained for all 2,800. "
+        "Notebook 09 explains the terms. "
         "`python tests/benchmarks/bench_reviews.py` makes what is missing, `--table` this page.",
         "",
         "| | what differs | accuracy | seeds | of the teacher |",
@@ -328,13 +333,13 @@ def table(results: dict) -> str:
     for name, row in ROWS.items():
         runs = list(results["runs"].get(name, {}).values())
         if not runs:
-            lines.append(f"| {name} | {row.says} | not measured yet | 0 | |")
+            lines.append(f"| {name} | {row.description} | not measured yet | 0 | |")
             continue
         scores = [100 * run["accuracy"] for run in runs]
         spread = f" ± {statistics.stdev(scores):.1f}" if len(scores) > 1 else ""
         mean = statistics.mean(scores)
         lines.append(
-            f"| {name} | {row.says} | {mean:.1f}{spread} | {len(scores)} | "
+            f"| {name} | {row.description} | {mean:.1f}{spread} | {len(scores)} | "
             f"{mean / fixed['teacher']:.1f} % |"
         )
     for name in ("TF-IDF, logistic regression", "majority"):
@@ -351,12 +356,12 @@ def table(results: dict) -> str:
 
 
 def work(jobs: list[tuple[int, str]], options: argparse.Namespace) -> None:
-    """Run the jobs (seed, row) that nobody has done or begun."""
-    world = World()
-    test = world.data["test"]
+    """Run the jobs (seed, row) that are neither done nor claimed."""
+    setup = ReviewsSetup()
+    test = setup.data["test"]
     results = merge(options.out, {})
     if "fixed" not in results:
-        right = {"teacher": right_of(world.task, world.teacher, test)} | baselines(world.task)
+        right = {"teacher": right_of(setup.task, setup.teacher, test)} | baselines(setup.task)
         merge(options.out, {
             "command": "python tests/benchmarks/bench_reviews.py",
             "test_texts": len(test),
@@ -365,20 +370,19 @@ def work(jobs: list[tuple[int, str]], options: argparse.Namespace) -> None:
             "environment": evaluation.environment(),
         })  # fmt: skip
     for seed, name in jobs:
-        start = ROWS[name].start
-        there = start in ("warm", "random", "sentences", *catalog.general_names())
-        if not there or str(seed) in merge(options.out, {})["runs"].get(name, {}):
+        known = ROWS[name].init in ("svd", "random", "sentences", *catalog.general_names())
+        if not known or str(seed) in merge(options.out, {})["runs"].get(name, {}):
             continue
         with claim(options.out, seed, name) as free:
             if not free:
                 continue
             started = time.monotonic()
             with tempfile.TemporaryDirectory() as folder:
-                student, data = train(ROWS[name], seed, world, Path(folder))
-            right = right_of(world.task, student, data["test"])
+                student, data = train(ROWS[name], seed, setup, Path(folder))
+            right = right_of(setup.task, student, data["test"])
             run = {
                 "accuracy": float(right.mean()),
-                "dev": float(right_of(world.task, student, data["dev"]).mean()),
+                "dev": float(right_of(setup.task, student, data["dev"]).mean()),
                 "parameters": sizes.parameters(student),
                 "seconds": round(time.monotonic() - started),
                 "threads": torch.get_num_threads(),
@@ -392,9 +396,9 @@ def work(jobs: list[tuple[int, str]], options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def claim(out: Path, seed: int, name: str):
-    """Whether this job is nobody else's; a claim ends with its worker, however that ends."""
-    plain = "".join(c if c.isalnum() else "_" for c in name)
-    lock = FileLock(Path(tempfile.gettempdir()) / f"{out.stem}-{seed}-{plain}.claim")
+    """Whether no other worker has this job; a claim ends with its worker, however that ends."""
+    safe = "".join(c if c.isalnum() else "_" for c in name)
+    lock = FileLock(Path(tempfile.gettempdir()) / f"{out.stem}-{seed}-{safe}.claim")
     try:
         with lock.acquire(timeout=0):
             yield True

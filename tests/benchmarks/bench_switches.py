@@ -1,9 +1,9 @@
-"""What each thing that makes intermediate distillation fast is worth: one switched off at a time.
+"""What each optimization of intermediate distillation is worth: one switched off at a time.
 
     python tests/benchmarks/bench_switches.py [--steps 20] [--rounds 3] [--device cuda]
 
-The reviews teacher and the lite student, batches of 32 review sentences; all ways take turns in
-one process. Writes data/results/switches.json.
+The reviews teacher and the lite student, batches of 32 review sentences; all variants take
+turns in one process. Writes data/results/switches.json.
 """
 
 import argparse
@@ -21,19 +21,20 @@ import numpy as np
 import torch
 
 from tinybert_lite import distillation, losses, teacher_cache, training
-from tinybert_lite.benchmark import speed
+from tinybert_lite.benchmark.config import BASELINE_BATCH, BenchmarkConfig
+from tinybert_lite.benchmark.setup import PADDED, BenchmarkSetup
 from tinybert_lite.cli import quiet_libraries
-from tinybert_lite.data import storage, tokenized
+from tinybert_lite.data import paths, storage, tokenized
 from tinybert_lite.pipeline import evaluation
 
-RESULT = Path(__file__).resolve().parents[2] / "data" / "results" / "switches.json"
+RESULT = paths.DATA / "results" / "switches.json"
 
 
 @dataclasses.dataclass
 class Padded(tokenized.TokenizedDataset):
     """Texts whose batches are all padded to one length."""
 
-    to: int = speed.PADDED
+    to: int = PADDED
 
     def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         lengths = self.lengths[rows]
@@ -42,37 +43,37 @@ class Padded(tokenized.TokenizedDataset):
         return np.where(real, self.offsets[rows][:, None] + column, 0), real
 
 
-def anyhow(lengths: np.ndarray, size: int, seed: int, epoch: int) -> list[np.ndarray]:
+def mixed_lengths(lengths: np.ndarray, size: int, seed: int, epoch: int) -> list[np.ndarray]:
     """Batches of any length, padded to their longest."""
     order = np.random.default_rng([seed, epoch]).permutation(len(lengths))
     return [order[i : i + size] for i in range(0, len(order), size)]
 
 
-def squares(ours: torch.Tensor, theirs: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+def squares(student: torch.Tensor, teacher: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
     """What equations 7 and 8 sum, its gradient found by autograd."""
-    return (ours - theirs).masked_fill(keep == 0, 0.0).square().sum()
+    return (student - teacher).masked_fill(keep == 0, 0.0).square().sum()
 
 
-def ways(world: speed.BenchmarkSetup, data: tokenized.TokenizedDataset) -> dict:
-    """Name → (texts, what, keep_bytes, patches): the package's way, and each switch off."""
-    plain_adamw = functools.partial(torch.optim.AdamW)
+def variants(setup: BenchmarkSetup, data: tokenized.TokenizedDataset) -> dict:
+    """Name → (texts, what, keep_bytes, patches): the package's loop, and each switch off."""
+    stock_adamw = functools.partial(torch.optim.AdamW)
 
     def unfused(*args, fused=None, **options):
-        return plain_adamw(*args, **options)
+        return stock_adamw(*args, **options)
 
     padded = Padded(**{f.name: getattr(data, f.name) for f in dataclasses.fields(data)})
     keep = 2**36
     return {
-        "as it is": (data, "auto", keep, []),
+        "optimized": (data, "auto", keep, []),
         "Gram form for short texts too": (data, "qk", keep, []),
-        "maps written out": (data, "scores", keep, []),
-        "teacher asked at every step": (data, "auto", 0, []),
-        "teacher's answers in a file": (data, "auto", keep, []),
-        "batches of any length": (data, "auto", keep, [mock.patch.object(training, "plan", anyhow)]),
+        "score maps written out": (data, "scores", keep, []),
+        "teacher run at every step": (data, "auto", 0, []),
+        "teacher's outputs in a file": (data, "auto", keep, []),
+        "batches of mixed lengths": (data, "auto", keep, [mock.patch.object(training, "length_grouped_batches", mixed_lengths)]),
         "padded to 64": (padded, "auto", keep, []),
         "AdamW not fused": (data, "auto", keep, [mock.patch.object(torch.optim, "AdamW", unfused)]),
         "no clipping": (data, "auto", keep, []),
-        "squares left to autograd": (
+        "gradient of squares by autograd": (
             data, "auto", keep, [mock.patch.object(losses._SquaredError, "apply", squares)],
         ),
     }  # fmt: skip
@@ -86,17 +87,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     quiet_libraries()
-    world = speed.BenchmarkSetup("embedded", options.device)
-    data = world.slice(options.steps * speed.BATCH)
+    setup = BenchmarkSetup(BenchmarkConfig(device=options.device))
+    data = setup.slice(options.steps * BASELINE_BATCH)
     scratch = tempfile.TemporaryDirectory()
 
     def side(name, texts, what, keep, patches):
-        file = Path(scratch.name) / "answers" if name == "teacher's answers in a file" else None
-        answers = teacher_cache.TeacherCache(
-            world.teacher, texts, world.mapping, what, keep, file=file
+        file = Path(scratch.name) / "outputs" if name == "teacher's outputs in a file" else None
+        cache = teacher_cache.TeacherCache(
+            setup.teacher, texts, setup.mapping, what, keep, file=file
         )
-        student, projection = world.student()
-        module = distillation.IntermediateLoss(student, projection, world.mapping)
+        student, projection = setup.student()
+        module = distillation.IntermediateLoss(student, projection, setup.mapping)
         settings = training.TrainingConfig(
             epochs=1,
             learning_rate=1e-3,
@@ -108,30 +109,29 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
                 for patch in patches:
                     stack.enter_context(patch)
-                return speed.timed(
-                    world,
+                return setup.timed(
                     lambda: distillation.distill_intermediate(
-                        module, answers, texts, settings, Path(folder), world.accelerator,
+                        module, cache, texts, settings, Path(folder), setup.accelerator,
                         progress=False,
                     ),
                 )  # fmt: skip
 
         return once
 
-    sides = {name: side(name, *way) for name, way in ways(world, data).items()}
-    measured = speed.in_turn(world, sides, options.rounds)
-    base = measured["as it is"]["seconds"]
-    for name, got in measured.items():
-        got["sentences_per_second"] = round(len(data) / got["seconds"], 1)
-        got["of_as_it_is"] = round(base / got["seconds"], 3)
-        print(f"{name:32}{got['sentences_per_second']:8.1f} sentences a second", flush=True)
+    sides = {name: side(name, *variant) for name, variant in variants(setup, data).items()}
+    measured = setup.interleaved(sides, options.rounds)
+    base = measured["optimized"]["seconds"]
+    for name, side in measured.items():
+        side["texts_per_second"] = round(len(data) / side["seconds"], 1)
+        side["relative_speed"] = round(base / side["seconds"], 3)
+        print(f"{name:32}{side['texts_per_second']:8.1f} texts/s", flush=True)
     storage.write_json(
         options.out,
         {
             "command": " ".join(["python tests/benchmarks/bench_switches.py", *sys.argv[1:]]),
             "date": time.strftime("%Y-%m-%d"),
-            "ways": measured,
-            "sentences": len(data),
+            "variants": measured,
+            "texts": len(data),
             "mean_tokens": round(float(data.lengths.mean()), 1),
             "environment": evaluation.environment(),
         },

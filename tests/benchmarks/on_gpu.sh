@@ -5,8 +5,8 @@
 #           64 MB may travel: set notebooks/ and the two lite students of data/checkpoints aside
 #           meanwhile, and bring them back with `git checkout -- notebooks data/checkpoints`
 #           (for "general": pack_for_gpu.py text)
-#   there:  bash tests/benchmarks/on_gpu.sh correct      the numbers of a CPU, float32 and bf16
-#           bash tests/benchmarks/on_gpu.sh speed        the throughput table, floors beside it
+#   there:  bash tests/benchmarks/on_gpu.sh correct      the same results as on a CPU, float32 and bf16
+#           bash tests/benchmarks/on_gpu.sh speed        throughput, with the roofline
 #           bash tests/benchmarks/on_gpu.sh sst2         SST-2: teacher, lite, nano
 #           bash tests/benchmarks/on_gpu.sh reviews      the ablations, three seeds
 #           bash tests/benchmarks/on_gpu.sh general      stage 1 at length, lite and nano
@@ -25,7 +25,7 @@ correct)
     $PY -m pytest -q -p no:cacheprovider tests/test_cuda.py tests/test_losses.py
     ;;
 speed)
-    # texts a step of our second row: the first has 32, as the plain side
+    # batch size of an additional optimized side: the first has 32, as the baseline
     for form in "sst2 embedded 64 256" "random bert-base 128 128" "random bert-base 512 32"; do
         read -r texts size tokens batch <<<"$form"
         [ -f "$OUT/speed-$texts-$tokens.json" ] && continue
@@ -58,7 +58,7 @@ reviews)
         "no intermediate step, longer" "nano, three times the steps" \
         "no attention loss" "no hidden loss" "no embedding loss" "one joint step" \
         "temperature 2" "random start" "lite, random start" "lite, general start" \
-        "no unlabelled text" "mapping top" "mapping bottom"
+        "no unlabeled text" "mapping top" "mapping bottom"
     ;;
 general)
     $PY -c "import lzma, shutil, sys; shutil.copyfileobj(lzma.open(sys.argv[1]), sys.stdout.buffer)" \

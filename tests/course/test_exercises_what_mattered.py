@@ -269,9 +269,9 @@ def column_by_column(a, b, times, random):
 @pytest.mark.parametrize(
     "row",
     [
-        {"start": "random", "steps": "prediction"},
-        {"steps": "prediction", "start": "random", "labels": "soft"},
-        {"start": "random", "steps": "prediction", "parts": ["hidden", "attention", "embedding"]},
+        {"init": "random", "steps": "prediction"},
+        {"steps": "prediction", "init": "random", "labels": "soft"},
+        {"init": "random", "steps": "prediction", "parts": ["hidden", "attention", "embedding"]},
     ],
 )
 def test_the_fourth_corner_is_the_missing_row(row):
@@ -282,14 +282,14 @@ def test_the_fourth_corner_is_the_missing_row(row):
     ("row", "says"),
     [
         ({}, "the recipe itself"),
-        ({"start": "warm"}, "the recipe itself"),
-        ({"start": "random"}, "there already"),
+        ({"init": "svd"}, "the recipe itself"),
+        ({"init": "random"}, "there already"),
         ({"steps": "prediction"}, "there already"),
-        ({"start": "random", "steps": "prediction", "labels": "hard"}, "labels changes as well"),
-        ({"start": "random", "steps": "prediction", "student": "lite"}, "student changes as well"),
-        ({"start": "general-lite", "steps": "prediction"}, "another question"),
-        ({"start": "random", "steps": "joint"}, "another step"),
-        ({"start": "random", "step": "prediction"}, "no part 'step'"),
+        ({"init": "random", "steps": "prediction", "labels": "hard"}, "labels changes as well"),
+        ({"init": "random", "steps": "prediction", "student": "lite"}, "student changes as well"),
+        ({"init": "general-lite", "steps": "prediction"}, "another question"),
+        ({"init": "random", "steps": "joint"}, "another step"),
+        ({"init": "random", "step": "prediction"}, "no part 'step'"),
         (["random", "prediction"], "not a dictionary"),
     ],
 )
@@ -297,7 +297,7 @@ def test_another_row_is_told_why_it_is_not_the_missing_one(row, says):
     assert_told(check_new_row(row), says)
 
 
-@pytest.mark.parametrize("nothing", [None, ..., {"start": ...}])
+@pytest.mark.parametrize("nothing", [None, ..., {"init": ...}])
 def test_a_row_not_yet_written_is_no_failure(nothing):
     assert not check_new_row(nothing).tried
 

@@ -22,7 +22,7 @@ from tinybert_lite.data import tasks
 from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.deploy import onnx_export
 from tinybert_lite.deploy.onnx_export import OnnxClassifier, input_names, to_int8, to_onnx
-from tinybert_lite.models import loading, sizes
+from tinybert_lite.models import inference, loading, sizes
 
 NAMES = {0: "bad", 1: "good", 2: "so-so"}
 TEXTS = ["the film was good", "the book was bad and the play was poor", "fine", "today 1 2 3"]
@@ -169,7 +169,7 @@ def test_the_answers_of_texts_come_back_in_their_order(made, float32):
         [torch_logits(model, **tokenizer(text, return_tensors="pt")) for text in TEXTS * 3]
     )
     for way in (model, float32):
-        np.testing.assert_allclose(onnx_export.predict(way, data, 5), want, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(inference.predict(way, data, 5), want, rtol=1e-4, atol=1e-5)
 
 
 def test_differences_sees_another_model_and_a_mask_that_is_not_read(made, float32):
@@ -226,9 +226,9 @@ def test_the_folder_has_all_that_is_needed_and_says_the_numbers(made, exported):
     }
     assert set(facts["latency_ms"]) == {"batch", "tokens", "torch", "onnx", "int8"}
     test = facts["test"]
-    assert test["torch"]["same_answers"] == test["onnx"]["same_answers"] == 1
+    assert test["torch"]["agreement"] == test["onnx"]["agreement"] == 1
     assert test["onnx"]["accuracy"] == test["torch"]["accuracy"]
-    assert 0 < test["int8"]["same_answers"] <= 1 and test["texts"] == 12
+    assert 0 < test["int8"]["agreement"] <= 1 and test["texts"] == 12
     text = (out / "README.md").read_text(encoding="utf-8")
     for number in (f"{facts['bytes']['int8']:,}", "opset 17", "bad, good, so-so"):
         assert number in text
@@ -335,7 +335,7 @@ def test_the_int8_student_of_reviews_is_a_third_of_its_size_and_answers_alike(tm
     split = tasks.load_task("reviews").splits["dev"]
     data = tokenize(tokenizer, split.texts[:200], None, None, 64)
     want, got, small = (
-        onnx_export.predict(way, data)
+        inference.predict(way, data)
         for way in (model, OnnxClassifier(tmp_path / "a.onnx"), OnnxClassifier(tmp_path / "b.onnx"))
     )
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)

@@ -7,13 +7,11 @@ quantised batch by batch while the model runs.
 
 import logging
 import shutil
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +22,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tinybert_lite import UserError
 from tinybert_lite.data.storage import write_json, write_text
 from tinybert_lite.data.tasks import Task, align_labels
-from tinybert_lite.data.tokenized import TokenizedDataset, length_sorted_batches, tokenize
+from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
 from tinybert_lite.models import loading, sizes
+from tinybert_lite.models.inference import evaluating, latencies, logits_of, predict
 from tinybert_lite.models.loading import max_tokens, needs_number
 from tinybert_lite.pipeline import evaluation
 
@@ -156,28 +155,6 @@ class OnnxClassifier:
         return self.session.run(["logits"], feed)[0]
 
 
-def predictor(model: nn.Module | OnnxClassifier) -> Callable[..., np.ndarray]:
-    """A torch or ONNX classifier as one kind of function: the tokenizer's tensors to logits."""
-    if isinstance(model, OnnxClassifier):
-        return model
-
-    @torch.inference_mode()
-    def answer(**inputs: Tensor) -> np.ndarray:
-        return model(**inputs).logits.float().cpu().numpy()
-
-    return answer
-
-
-def predict(
-    model: nn.Module | OnnxClassifier, data: TokenizedDataset, batch_size: int = 64
-) -> np.ndarray:
-    """Logits (texts, classes) of a torch or ONNX classifier, in the order of the texts."""
-    answer = predictor(model)
-    batches = length_sorted_batches(data.lengths, batch_size)
-    logits = np.concatenate([answer(**data.batch(rows)) for rows in batches])
-    return logits[np.argsort(np.concatenate(batches))]
-
-
 def differences(
     model: PreTrainedModel, exported: OnnxClassifier, seed: int = 0
 ) -> dict[str, float]:
@@ -187,7 +164,7 @@ def differences(
     largest difference in units of the largest logit's size (at least 1).
     """
     draw = torch.Generator().manual_seed(seed)
-    config, answer = model.config, predictor(model)
+    config = model.config
     longest = min(getattr(config, "max_position_embeddings", 128) - 2, 128)
     off, scale = 0.0, 1.0
     for rows, tokens in ((1, 1), (1, 9), (3, 5), (4, 32), (5, longest)):
@@ -199,38 +176,12 @@ def differences(
             "input_ids": torch.randint(config.vocab_size, (rows, tokens), generator=draw),
             "attention_mask": mask,
         }
-        want, got = answer(**inputs), exported(**inputs)
+        with evaluating(model):
+            want, got = logits_of(model, inputs), exported(**inputs)
         if got.shape != want.shape or not np.isfinite(got).all():
             return {"largest": float("inf")}
         off, scale = max(off, np.abs(got - want).max()), max(scale, np.abs(want).max())
     return {"largest": float(off / scale)}
-
-
-def latencies(
-    ways: Mapping[str, Any],
-    batch: int = 1,
-    tokens: int = 128,
-    repeats: int = 50,
-    seed: int = 0,
-) -> dict[str, np.ndarray]:
-    """Milliseconds of each of `repeats` passes through each model, the models taking turns.
-
-    Input is random words, (batch, tokens) without padding, tensors in, logits out; two passes of
-    each warm it up. All run on the same number of threads where `threads` was left to them.
-    """
-    words = min(m.config.vocab_size for m in ways.values() if hasattr(m, "config"))
-    draw = torch.Generator().manual_seed(seed)
-    ids = torch.randint(words, (batch, tokens), generator=draw)
-    inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    answers = {name: predictor(model) for name, model in ways.items()}
-    times = {name: np.empty(repeats) for name in ways}
-    for turn in range(-2, repeats):
-        for name, answer in answers.items():
-            start = time.perf_counter()
-            answer(**inputs)
-            if turn >= 0:
-                times[name][turn] = (time.perf_counter() - start) * 1000
-    return times
 
 
 def scores(
@@ -240,7 +191,7 @@ def scores(
     order: list[int] | None = None,
     batch_size: int = 32,
 ) -> dict[str, dict[str, float]]:
-    """The task's metrics of each model, and the share of texts it answers as the first one does.
+    """The task's metrics of each model, and the share of texts on which it agrees with the first.
 
     `order` says where each class of the task stands among those of the models.
     """
@@ -252,7 +203,7 @@ def scores(
         first = answers if first is None else first
         found[name] = task.score(answers, data.labels)
         if task.kind == "classification":
-            found[name]["same_answers"] = float((answers == first).mean())
+            found[name]["agreement"] = float((answers == first).mean())
     return found
 
 

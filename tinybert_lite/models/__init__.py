@@ -1,6 +1,6 @@
 """Models: loading and checking, the catalog of shipped checkpoints, LoRA, sizes, inference."""
 
-from .inference import latency, predict
+from .inference import latencies, latency, predict
 from .loading import (
     EMBEDDED_TEACHER,
     load_classifier,
@@ -17,6 +17,7 @@ __all__ = [
     "EMBEDDED_TEACHER",
     "add_lora",
     "flops",
+    "latencies",
     "latency",
     "load_classifier",
     "load_config",

@@ -10,11 +10,11 @@ from tinybert_lite.course.exercises.checking import NOT_TRIED, Result, run, run_
 
 TEXTS, DRAWS = 800, 1500
 RECIPE = {
-    **{"student": "nano", "start": "warm", "mapping": "uniform", "steps": "both"},
+    **{"student": "nano", "init": "svd", "mapping": "uniform", "steps": "both"},
     **{"labels": "soft", "temperature": 1.0, "texts": "all", "budget": 1},
     "parts": ("attention", "hidden", "embedding"),
 }
-MEASURED_ALREADY = {"start": "random start", "steps": "no intermediate step"}
+MEASURED_ALREADY = {"init": "random start", "steps": "no intermediate step"}
 
 
 def check_ranking(
@@ -131,8 +131,8 @@ def check_new_row(row: Mapping | None) -> Result:
             f"{MEASURED_ALREADY[part]!r} is in the table. What each part is worth while the other "
             "is there is known; what is it worth while the other is not?",
         )
-    if changed["start"] != "random":
-        return wrong("another question", "Without a warm start means: random, as in the paper.")
+    if changed["init"] != "random":
+        return wrong("another question", "Without SVD initialization means: random, as in the paper.")
     if changed["steps"] != "prediction":
         return wrong(
             "another step is switched off", 'Without the intermediate step: steps "prediction".'
