@@ -61,7 +61,7 @@ def test_conda_and_make_install_the_same_list_under_the_same_constraints(root, p
     )
     assert through_pip == {"pip": ["-c constraints.txt", f"-e {extras}"]}
     assert extras == ".[test,export]"
-    assert set(project["optional-dependencies"]) == {"test", "export"}
+    assert set(project["optional-dependencies"]) == {"test", "export", "excel"}
 
 
 def test_conda_brings_a_python_that_the_package_accepts(root, project):

@@ -53,7 +53,11 @@ FILES = {
     "header only": ("a.csv", "text,label\n", "no rows", {}),
     "suffix": ("a.txt", csv_of(GOOD), "does not end in .csv", {}),
     "no suffix": ("data", csv_of(GOOD), "does not end in .csv", {}),
-    "excel": ("a.xlsx", b"PK\x03\x04", "does not end in .csv", {}),
+    "damaged excel": ("a.xlsx", b"PK\x03\x04", "no Excel workbook or is damaged", {}),
+    "old excel": ("a.xls", b"\xd0\xcf\x11\xe0", "does not end in .csv", {}),
+    "old excel named csv": ("a.csv", b"\xd0\xcf\x11\xe0" + bytes(99), "an old or a protected Excel", {}),
+    "csv named excel": ("a.xlsx", csv_of(GOOD), "no Excel workbook", {}),
+    "packed excel": ("a.xlsx.gz", b"PK\x03\x04", "does not end in", {}),
     "excel named csv": ("a.csv", b"PK\x03\x04" + bytes(99), "Excel", {}),
     "parquet named csv": ("a.csv", b"PAR1" + bytes(99), "name it .parquet", {}),
     "csv named parquet": ("a.parquet", csv_of(GOOD), "no Parquet file", {}),
@@ -61,17 +65,18 @@ FILES = {
     "gzip named csv": ("a.csv", gzip.compress(b"x"), "add .gz", {}),
     "csv named gzip": ("a.csv.gz", csv_of(GOOD), "no gzip file", {}),
     "cut gzip": ("a.csv.gz", gzip.compress(csv_of(GOOD).encode())[:50], "damaged", {}),
-    "latin-1": ("a.csv", "text,label\nfine,a\ncafé,b\n".encode("latin-1"), "byte 22, in line 3, is 0xe9", {}),
-    "utf-16 without mark": ("a.csv", csv_of(GOOD).encode("utf-16-le"), "NUL character in line 1", {}),
+    "damaged UTF-8": ("a.csv", b"text,label\nfine,a\ncaf\xe9,b\n" + "ü,a\n".encode() * 9, "byte 22, in line 3, is 0xe9", {}),
+    "cyrillic letters of windows": ("a.csv", csv_of([("хороший фильм", "да")] * 40).encode("cp1251"), "is not UTF-8 text: byte 12, in line 2", {}),
+    "chinese without UTF-8": ("a.csv", csv_of([("这部电影非常精彩", "好")] * 40).encode("gbk"), "is not UTF-8 text: byte 12, in line 2", {}),
+    "chinese utf-16 without mark": ("a.csv", csv_of([("这部电影非常精彩" * 20, "好")] * 40).encode("utf-16-le"), "NUL character in line 1|not UTF-8", {}),
     "odd utf-16": ("a.csv", csv_of(GOOD).encode("utf-16") + b"x", "not UTF-16", {}),
     "NUL": ("a.csv", csv_of([*GOOD[:3], ("a\0b", "yes")]), "NUL character in line 5", {}),
     "no text column": ("a.csv", csv_of(GOOD, "Text,label"), "no column 'text'.*did you mean 'Text'", {}),
     "no label column": ("a.csv", csv_of(GOOD, "text,gold"), "no column 'label'.*'text', 'gold'", {}),
     "no pair column": ("a.csv", csv_of(GOOD), "no column 'second'", {"text_pair": "second"}),
     "no header": ("a.csv", csv_of(GOOD[1:], "sentence 0,no"), "no column 'text'", {}),
-    "semicolons": ("a.csv", csv_of(GOOD).replace(",", ";"), "parted by semicolons", {}),
-    "tabs in a csv": ("a.csv", csv_of(GOOD).replace(",", "\t"), "parted by tabs", {}),
-    "commas in a tsv": ("a.tsv", csv_of(GOOD), "parted by commas", {}),
+    "semicolons without the column": ("a.csv", csv_of(GOOD, "Text,label").replace(",", ";"), "its columns are 'Text', 'label'", {}),
+    "semicolons, too many fields": ("a.csv", csv_of([*GOOD, ("a;b", "yes")]).replace(",", ";"), "put texts with semicolons", {}),
     "two text columns": ("a.csv", "text,text,label\na,b,c\n", "2 columns 'text'", {}),
     "pair is the text": ("a.csv", csv_of(GOOD), "'text' is asked for twice", {"text_pair": "text"}),
     "label is the text": ("a.csv", csv_of(GOOD), "'text' is asked for twice", {"label": "text"}),
@@ -183,7 +188,7 @@ def test_texts_made_from_one_template_can_still_be_split(tmp_path):
     )
     task = load(tmp_path / "a.csv")
     assert len(task.splits["test"]) == 12
-    assert any("More than half of the texts" in note for note in task.notes)
+    assert any("as if made from 1 template;" in note for note in task.notes)
 
 
 def test_in_a_large_file_rows_with_the_same_first_text_stay_together(tmp_path, monkeypatch):

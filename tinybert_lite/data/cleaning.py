@@ -13,10 +13,11 @@ import numpy as np
 
 from tinybert_lite import UserError
 from tinybert_lite.data import tables
-from tinybert_lite.data.splits import held_out, near_duplicate_groups, text_key
+from tinybert_lite.data.splits import held_out, near_duplicate_groups, strata, text_key
 
 FEWEST_ROWS, MOST_CLASSES = 10, 1000  # of a training file
 SEPARATORS = ("|", ";", ",", "/")  # of several labels in one cell
+LARGE, HELD_OUT = 0.1, 0.3  # shares of a label's rows: a group too large, rows for test and dev
 MOST_COMPARED = 100_000  # rows; beyond it only equal texts are looked for, not similar ones
 
 
@@ -124,8 +125,8 @@ def separator_of(names: Sequence[str]) -> str | None:
 def group(rows: tables.Examples, tested: tables.Examples | None, notes: list[str]) -> None:
     """Give each row its group of near-duplicates; note how many evaluation texts training has.
 
-    Beyond `MOST_COMPARED` rows only rows with the same first text make a group; where most texts
-    come from one template, only rows with the same letters and digits in all.
+    Beyond `MOST_COMPARED` rows only rows with the same first text make a group. Of texts made from
+    a template only those with the same letters and digits do, where a label has few others.
     """
     every = [rows] if tested is None else [rows, tested]
     joined = [text for part in every for text in part.joined()]
@@ -137,11 +138,14 @@ def group(rows: tables.Examples, tested: tables.Examples | None, notes: list[str
             f"More than {MOST_COMPARED:,} rows: near-duplicates are not looked for, only rows with "
             "the same first text are kept on one side of a split."
         )
-    if 2 * max(Counter(groups).values()) > len(groups):
-        groups = [text_key(text) for text in joined]
+    if templates := _templates(rows.labels, groups):
+        alike = [row for row, name in enumerate(groups) if name in templates]
+        for row in alike:
+            groups[row] = text_key(joined[row])
         notes.append(
-            "More than half of the texts are near-duplicates of one another; only those with the "
-            "same letters and digits are kept on one side of a split."
+            f"{len(alike)} of the {len(joined)} texts are near-duplicates, as if made from "
+            f"{len(templates)} template{'s'[: len(templates) - 1]}; of these only texts with the "
+            "same letters and digits are kept on one side of a split, so scores may be too high."
         )
     rows.groups = groups[: len(rows)]
     if tested is not None:
@@ -154,12 +158,27 @@ def group(rows: tables.Examples, tested: tables.Examples | None, notes: list[str
             )
 
 
+def _templates(labels: list, groups: list[str]) -> set[str]:
+    """Groups too large to hold out, of the labels that have too few rows outside such groups."""
+    rows_of: dict = defaultdict(Counter)
+    for label, name in zip(labels, groups, strict=False):
+        for stratum in strata(label):
+            rows_of[stratum][name] += 1
+    found = set()
+    for counts in rows_of.values():
+        total = counts.total()
+        large = {name for name, count in counts.items() if count > LARGE * total}
+        inside = sum(counts[name] for name in large)
+        if total >= FEWEST_ROWS and total - inside < HELD_OUT * total:
+            found |= large
+    return found
+
+
 def part(
-    rows: tables.Examples, share: float, salt: str, regression: bool, name: str
+    rows: tables.Examples, share: float, salt: str, name: str
 ) -> tuple[tables.Examples, tables.Examples]:
     """Held-out rows (`share` of each label) and the others; a group stays on one side."""
-    strata = [""] * len(rows) if regression else rows.labels
-    out = np.array(held_out(rows.groups or [], strata, share, salt))
+    out = np.array(held_out(rows.groups or [], rows.labels, share, salt))
     if not out.any():
         raise UserError(
             f"{name} has too few different texts of each label to hold any out; give more rows, "
@@ -176,8 +195,8 @@ def evaluation_rows(
     notes: list[str],
 ) -> tables.Examples:
     """All rows of the evaluation file; notes say what is odd about them."""
-    rows, name = tables.read_examples(test, columns, notes), Path(test).name
-    if Path(test).samefile(train):
+    rows, name = tables.read_examples(test, columns, notes), tables.short_name(test)
+    if str(test) == str(train) or (Path(train).is_file() and Path(test).samefile(train)):
         raise UserError(
             f"{name} is both the training and the evaluation file; leave --test out to hold some "
             "rows back."

@@ -1,18 +1,13 @@
 """The eight GLUE tasks (Wang et al. 2019): their columns, labels and metrics, and their rows."""
 
 import os
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinybert_lite import UserError
-from tinybert_lite.data import tables
+from tinybert_lite.data import hub, tables
 
 MOST_DEV_ROWS = 2000  # held out of a training set; a tenth where that is fewer
-PROBE_SECONDS = 4
 
 
 @dataclass(frozen=True)
@@ -117,7 +112,7 @@ def _from_hub(name: str) -> dict:
     import datasets
 
     try:
-        with _offline_unless_hub_answers():
+        with hub.offline_unless_hub_answers():
             return datasets.load_dataset("nyu-mll/glue", name)
     except Exception as error:  # connection, cache, disk: datasets raises many kinds
         raise UserError(
@@ -125,29 +120,3 @@ def _from_hub(name: str) -> dict:
             f"({type(error).__name__}); connect to the network, or save the task to a folder and "
             "set TINYBERT_LITE_GLUE to it, or use --task reviews, which needs no hub."
         ) from error
-
-
-@contextmanager
-def _offline_unless_hub_answers() -> Iterator[None]:
-    """Without an answer, look in the cache at once: the retries of the hub's client take 20 s."""
-    import datasets
-    import huggingface_hub.constants as hub
-
-    before = hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not any(before) and not _answers(hub.ENDPOINT):
-        hub.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        hub.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
-
-
-def _answers(address: str) -> bool:
-    try:
-        request = urllib.request.Request(address, method="HEAD")
-        with urllib.request.urlopen(request, timeout=PROBE_SECONDS):
-            return True
-    except urllib.error.HTTPError:
-        return True  # it answers, if only to say no
-    except (OSError, ValueError):
-        return False

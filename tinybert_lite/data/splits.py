@@ -84,10 +84,17 @@ def unit_hash(text: str, salt: str = "") -> float:
     return int.from_bytes(digest.digest(), "big") / 2**64
 
 
+def strata(label: Hashable) -> tuple[Hashable, ...]:
+    """What a label counts for where a share of each is held out: its names; "" for a number."""
+    if isinstance(label, float) or label == ():
+        return ("",)
+    return label if isinstance(label, tuple) else (label,)
+
+
 def held_out(groups: Sequence[str], labels: Sequence[Hashable], share: float, salt: str) -> list:
     """True for the rows to hold out: about `share` of each label, whole groups, salted hash.
 
-    A row whose label is a tuple counts for each name in it (for "" where there is none).
+    A row counts for each of the `strata` of its label.
 
     Groups are taken in the order of their hash as long as no label exceeds its share; a label
     with two groups or more gives at least one row, a label's last group is never taken.
@@ -95,7 +102,7 @@ def held_out(groups: Sequence[str], labels: Sequence[Hashable], share: float, sa
     rows_of: dict[str, list[int]] = defaultdict(list)
     for row, group in enumerate(groups):
         rows_of[group].append(row)
-    of_row = [(x or ("",)) if isinstance(x, tuple) else (x,) for x in labels]
+    of_row = [strata(label) for label in labels]
     quota = {x: max(1, round(share * n)) for x, n in Counter(chain(*of_row)).items()}
     groups_left = Counter(
         x for rows in rows_of.values() for x in {*chain(*(of_row[r] for r in rows))}

@@ -1,4 +1,7 @@
-"""Reads the user's CSV, TSV, JSONL and Parquet files; says what is wrong with one, and where."""
+"""Reads the user's tables, files or hub data sets; says what is wrong with one, and where.
+
+The parsing is that of csv, json, pandas (Excel), pyarrow (Parquet) and datasets (the hub).
+"""
 
 import ast
 import csv
@@ -9,24 +12,30 @@ import json
 import math
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from tinybert_lite import UserError
+from tinybert_lite.data import hub
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 LARGEST_NUMBER = 1e6  # a regression label beyond it makes the squared error meaningless in float32
+FOREIGN = 0.3  # share of non-ASCII letters from which a text is not taken for Windows-1252
 OTHER_FORMATS = {
     b"PAR1": "a Parquet file; name it .parquet",
-    b"PK\x03\x04": "a zip archive or an Excel workbook; save the table as CSV",
+    b"PK\x03\x04": "a zip archive or an Excel workbook; name a workbook .xlsx, unpack an archive",
     b"\x1f\x8b": "compressed with gzip; add .gz to its name",
-    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save the table as CSV",
+    b"\xd0\xcf\x11\xe0": "an old or a protected Excel workbook; save the sheet as CSV UTF-8",
     b"%PDF": "a PDF; save the table as CSV",
 }
+Cells = tuple[list[int], dict[str, Sequence[Any]]]  # line numbers, and the columns asked for
 
 
 @dataclass(frozen=True)
@@ -46,10 +55,9 @@ class Columns:
 
 @dataclass
 class Examples:
-    """Rows of a file: texts, second sentences or None, labels, line numbers.
+    """Rows of a table: texts, second sentences or None, labels, line numbers.
 
     A label is a name, a number, or (several labels a text) a sorted tuple of names.
-
     `groups` names the near-duplicates each row belongs to, once `cleaning.group` has looked.
     """
 
@@ -92,57 +100,70 @@ def listing(values: Sequence[object], most: int = 8) -> str:
     return ", ".join(show(value) for value in values[:most]) + more
 
 
-def read_examples(path: str | Path, columns: Columns, notes: list[str]) -> Examples:
-    """The examples of a file, in its order, nothing dropped.
+def short_name(table: str | Path) -> str:
+    """A file without its folders, or a hub data set as it was named."""
+    return str(table) if hub.is_hub(table) else Path(table).name
 
-    CSV and TSV need a header line; JSONL has one object a line; the first three may end in .gz.
-    Texts are taken as they are (UTF-8, or UTF-16 with its mark); class labels lose the white space
-    around them. A TSV file whose quotes do not pair, or span lines that are
-    whole without them, is read as one without quoting.
-    Raises UserError, naming the line, for everything that cannot be read as asked.
+
+def read_examples(table: str | Path, columns: Columns, notes: list[str]) -> Examples:
+    """The examples of a file or of `hub:NAME`, in its order, nothing dropped but empty lines.
+
+    CSV, TSV and Excel need a header line; JSONL has one object a line; text files may end in .gz.
+    Delimiter and encoding are recognized, and noted where they are not the usual ones. Texts are
+    taken as they are; class labels lose the white space around them and the ".0" of a whole
+    number. Raises UserError, naming the line, for everything that cannot be read as asked.
     """
-    text, text_pair, label = columns.text, columns.text_pair, columns.label
-    wanted = [name for name in (text, text_pair, label) if name is not None]
-    for name in wanted:
-        if wanted.count(name) > 1:
-            raise UserError(f"The column {show(name)} is asked for twice; name different columns.")
-    path = Path(path)
-    name, kind = _file_name(path), _checked_kind(path)
-    if kind == ".parquet":
-        lines, cells = _read_parquet(path, name, wanted)
-    elif kind == ".jsonl":
-        lines, cells = _read_jsonl(_read_text(path, name), name, wanted)
-    else:
-        lines, cells = _read_csv(
-            _read_text(path, name), name, wanted, "\t" if kind == ".tsv" else ","
-        )
+    wanted = [c for c in (columns.text, columns.text_pair, columns.label) if c is not None]
+    for column in wanted:
+        if wanted.count(column) > 1:
+            raise UserError(f"The column {show(column)} is asked for twice; name different ones.")
+    name = str(table).encode("utf-8", "replace").decode().replace("\n", " ")
+    lines, cells = _read_cells(table, name, wanted, notes)
     if not lines:
         raise UserError(f"{name} has no rows; give a file with a text and a label in each row.")
 
-    def texts_of(column: str) -> list[str]:
-        return [_text(v, column, n, name) for v, n in zip(cells[column], lines, strict=True)]
+    def converted(column: str, convert: Callable) -> list:
+        found = zip(cells[column], lines, strict=True)
+        return [convert(value, column, line, name) for value, line in found]
 
     if columns.multi_label is not None:
-        labels: list = _label_sets(cells[label], columns, lines, name, notes)
+        labels = _label_sets(cells[columns.label], columns, lines, name, notes)
+    elif columns.regression:
+        cells[columns.label] = _with_points(cells[columns.label], name, notes)
+        labels = converted(columns.label, _number)
     else:
-        convert = _number if columns.regression else _class_name
-        labels = [convert(v, label, n, name) for v, n in zip(cells[label], lines, strict=True)]
+        labels = converted(columns.label, _class_name)
     missing = [n for n, value in zip(lines, labels, strict=True) if value is None]
     if missing:
         raise UserError(
             f"{len(missing)} of the {len(lines)} rows of {name} have no label in column "
-            f"{show(label)}, the first in line {missing[0]}; fill them in or remove the rows."
+            f"{show(columns.label)}, the first in line {missing[0]}; fill them in or remove the "
+            "rows."
         )
-    return Examples(texts_of(text), texts_of(text_pair) if text_pair else None, labels, lines)
+    pairs = converted(columns.text_pair, _text) if columns.text_pair else None
+    return Examples(converted(columns.text, _text), pairs, labels, lines)
 
 
-def _file_name(path: Path) -> str:
-    return str(path).encode("utf-8", "replace").decode().replace("\n", " ")
+def _read_cells(table: str | Path, name: str, wanted: list[str], notes: list[str]) -> Cells:
+    if hub.is_hub(table):
+        found = hub.load(str(table), notes)
+        _check_columns(list(found), wanted, name)
+        rows = len(found[wanted[0]])
+        return list(range(1, rows + 1)), {column: found[column] for column in wanted}
+    path = Path(table)
+    kind = _checked_kind(path, name)
+    if kind == ".parquet":
+        return _read_parquet(path, name, wanted)
+    if kind == ".xlsx":
+        return _header_and_rows(_excel_rows(path, name, notes), name, wanted)
+    text = _decoded(_read_bytes(path, name), name, notes)
+    if kind == ".jsonl":
+        return _read_jsonl(text, name, wanted)
+    return _read_delimited(text, name, wanted, "\t" if kind == ".tsv" else ",", notes)
 
 
-def _checked_kind(path: Path) -> str:
+def _checked_kind(path: Path, name: str) -> str:
     """The suffix that says how to read a file that is there."""
-    name = _file_name(path)
     try:
         if path.is_dir():
             raise UserError(f"{name} is a folder; give one of the files in it.")
@@ -160,46 +181,12 @@ def _checked_kind(path: Path) -> str:
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes[-1:] == [".gz"]
     kind = "".join(suffixes[:-1][-1:] if packed else suffixes[-1:])
-    if kind not in SUFFIXES or (packed and kind == ".parquet"):
+    if kind not in SUFFIXES or (packed and kind in (".parquet", ".xlsx")):
         raise UserError(
-            f"{name} does not end in .csv, .tsv or .jsonl (each also with .gz) or .parquet; "
+            f"{name} does not end in .csv, .tsv or .jsonl (each also with .gz), .parquet or .xlsx; "
             "save it as one of these, and name it so."
         )
     return kind
-
-
-def _read_text(path: Path, name: str) -> str:
-    """The text of a file, whole; the line and byte of the first character that is not UTF-8."""
-    try:
-        data = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as error:
-        reason = (
-            "is damaged or is no gzip file" if path.suffix.lower() == ".gz" else "is unreadable"
-        )
-        raise UserError(f"{name} {reason}; check it, or copy it again.") from error
-    for magic, what in OTHER_FORMATS.items():
-        if data.startswith(magic):
-            raise UserError(f"{name} is {what}.")
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{name} is not {'UTF-16' if encoding == 'utf-16' else 'UTF-8'} text: byte "
-            f"{error.start + 1}, in line {line}, is 0x{data[error.start]:02x}; save it as UTF-8."
-        ) from error
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise UserError(
-            f"{name} has a NUL character in line {line}: it is damaged, or UTF-16 without its "
-            "mark; save it as UTF-8."
-        )
-    if not text.strip():
-        raise UserError(f"{name} is empty; give a file with a text and a label in each row.")
-    return text
 
 
 def _check_columns(there: Sequence[str], wanted: Sequence[str], name: str) -> None:
@@ -211,40 +198,131 @@ def _check_columns(there: Sequence[str], wanted: Sequence[str], name: str) -> No
         lower = {other.lower(): other for other in there}
         close = difflib.get_close_matches(column.lower(), lower, n=1)
         hint = f"did you mean {show(lower[close[0]])}?" if close else "name one of them."
-        if len(there) == 1 and (found := re.search("[;\t|,]", there[0])):
-            what = {";": "semicolons", "\t": "tabs", "|": "bars", ",": "commas"}[found[0]]
-            hint = f"it looks parted by {what}; save it with commas as .csv or with tabs as .tsv."
         raise UserError(
             f"{name} has no column {show(column)}; its columns are {listing(there)}; {hint}"
         )
 
 
-def _read_csv(text: str, name: str, wanted: Sequence[str], delimiter: str) -> tuple[list, dict]:
-    quoting = _tsv_quoting(text) if delimiter == "\t" else csv.QUOTE_MINIMAL
-    lines, values = [], []
-    header = None
+# Text files -------------------------------------------------------------------------------------
+
+
+def _read_bytes(path: Path, name: str) -> bytes:
+    packed = path.suffix.lower() == ".gz"
     try:
-        for line, record in _records(text, delimiter, quoting):
-            if header is None:
-                header = [column.strip() for column in record]
-                _check_columns(header, wanted, name)
-                at = [header.index(column) for column in wanted]
-                continue
-            if len(record) != len(header):
-                raise UserError(
-                    f"Line {line} of {name} has {len(record)} fields where the header has "
-                    f"{len(header)}; put texts with a {'tab' if delimiter == chr(9) else 'comma'} "
-                    "or a line break in double quotes."
-                )
-            lines.append(line)
-            values.append([record[position] for position in at])
-    except csv.Error as error:
-        line = lines[-1] + 1 if lines else 1
+        data = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        reason = "is damaged or is no gzip file" if packed else "is unreadable"
+        raise UserError(f"{name} {reason}; check it, or copy it again.") from error
+    for magic, what in OTHER_FORMATS.items():
+        if data.startswith(magic):
+            raise UserError(f"{name} is {what}.")
+    return data
+
+
+def _decoded(data: bytes, name: str, notes: list[str]) -> str:
+    """The text of a file: UTF-8, UTF-16, or Windows-1252 where it can be nothing else."""
+    encoding = _marked_encoding(data)
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        if encoding != "utf-8-sig" or not _looks_like_windows(data):
+            line = data.count(b"\n", 0, error.start) + 1
+            raise UserError(
+                f"{name} is not {'UTF-8' if encoding == 'utf-8-sig' else 'UTF-16'} text: byte "
+                f"{error.start + 1}, in line {line}, is 0x{data[error.start]:02x}; save it as "
+                "UTF-8."
+            ) from error
+        text, encoding = data.decode("cp1252"), "Windows-1252"
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(
-            f"The quotes in {name} do not pair, from line {line} on; write a quote inside a "
-            'quoted text as "".'
+            f"{name} has a NUL character in line {line}: it is damaged, or UTF-16 without its "
+            "mark; save it as UTF-8."
+        )
+    if not text.strip():
+        raise UserError(f"{name} is empty; give a file with a text and a label in each row.")
+    if encoding != "utf-8-sig":
+        found = re.search(r"\w*[^\W\x00-\x7f]\w*", text)  # the first word that may be wrong
+        shown = f", with {show(found[0])}; if that looks wrong" if found else "; if it is not"
+        read = "Windows-1252" if encoding == "Windows-1252" else "UTF-16"
+        notes.append(f"{short_name(name)} is read as {read}{shown}, save it as UTF-8.")
+    return text
+
+
+def _marked_encoding(data: bytes) -> str:
+    """UTF-16 where its mark is there, or the zero bytes that it gives most letters; else UTF-8."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    for start, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if 3 * data[start::2].count(0) > len(data[start::2]):
+            return encoding
+    return "utf-8-sig"
+
+
+def _looks_like_windows(data: bytes) -> bool:
+    """Whether bytes that are not UTF-8 are a Western text in Windows-1252.
+
+    Not where it leaves a byte undefined, where most of the bytes over 0x7f make whole UTF-8
+    characters (damaged UTF-8), or where there are too many of them (another alphabet).
+    """
+    try:
+        data.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    codes = np.frombuffer(data, np.uint8)
+    high = int((codes > 0x7F).sum())
+    letters = int(((codes | 0x20) - ord("a") < 26).sum())  # uint8 wraps below "a"
+    whole = np.frombuffer(data.decode("utf-8", "ignore").encode(), np.uint8)
+    return 2 * int((whole > 0x7F).sum()) < high < FOREIGN * (letters + high)
+
+
+def _read_delimited(
+    text: str, name: str, wanted: Sequence[str], usual: str, notes: list[str]
+) -> Cells:
+    hint = re.match(r'"?sep=[,;\t|]"?\r?(?=\n\s*\S)', text)  # written by Excel
+    text = text[hint.end() :] if hint else text
+    first = text.lstrip().splitlines()[0][:100_000]  # characters
+
+    def fields(delimiter: str) -> list[str]:
+        return [column.strip() for column in next(csv.reader([first], delimiter=delimiter))]
+
+    order = [usual, *(d for d in DELIMITERS if d != usual)]
+    delimiter = max(order, key=lambda d: (set(wanted) <= {*fields(d)}, len(fields(d))))
+    if delimiter != usual:
+        notes.append(f"{short_name(name)} is separated by {DELIMITERS[delimiter]}.")
+    quoting = _tsv_quoting(text) if delimiter == "\t" else csv.QUOTE_MINIMAL
+    rows: list[tuple[int, list[str]]] = []
+    try:
+        rows.extend(_records(text, delimiter, quoting))
+    except csv.Error as error:
+        raise UserError(
+            f"The quotes in {name} do not pair, from line {rows[-1][0] + 1 if rows else 1} on; "
+            'write a quote inside a quoted text as "".'
         ) from error
-    return lines, dict(zip(wanted, zip(*values, strict=True), strict=True)) if values else {}
+    cells = _header_and_rows(rows, name, wanted)
+    rows = [(line, row) for line, row in rows if any(row)]
+    width = len(rows[0][1])
+    for line, row in rows:
+        if len(row) != width:
+            raise UserError(
+                f"Line {line} of {name} has {len(row)} fields where the header has {width}; put "
+                f"texts with {DELIMITERS[delimiter]} or line breaks in double quotes."
+            )
+    return cells
+
+
+def _header_and_rows(rows: Sequence[tuple[int, list]], name: str, wanted: Sequence[str]) -> Cells:
+    """The columns asked for, below a header in the first row that is not empty."""
+    rows = [(line, row) for line, row in rows if any(not _is_missing(x) and x != "" for x in row)]
+    if not rows:
+        raise UserError(f"{name} is empty; give a file with a text and a label in each row.")
+    header = ["" if _is_missing(x) else str(x).strip() for x in rows[0][1]]
+    _check_columns(header, wanted, name)
+    at = {column: header.index(column) for column in wanted}
+    lines = [line for line, _ in rows[1:]]
+    return lines, {
+        c: [row[k] if k < len(row) else None for _, row in rows[1:]] for c, k in at.items()
+    }
 
 
 def _tsv_quoting(text: str) -> Literal[0, 3]:
@@ -258,7 +336,7 @@ def _tsv_quoting(text: str) -> Literal[0, 3]:
     return csv.QUOTE_NONE if whole and records < len(fields) else csv.QUOTE_MINIMAL
 
 
-def _records(text: str, delimiter: str, quoting: Literal[0, 3]):
+def _records(text: str, delimiter: str, quoting: Literal[0, 3]) -> Iterable[tuple[int, list[str]]]:
     """Line number and fields of each record that is not an empty line."""
     limit = csv.field_size_limit(max(len(text), 131072))
     try:
@@ -274,21 +352,19 @@ def _records(text: str, delimiter: str, quoting: Literal[0, 3]):
         csv.field_size_limit(limit)
 
 
-def _read_jsonl(text: str, name: str, wanted: Sequence[str]) -> tuple[list, dict]:
+def _read_jsonl(text: str, name: str, wanted: Sequence[str]) -> Cells:
     lines, values, there = [], [], {}
     for line, row in enumerate(text.split("\n"), start=1):
         if not row.strip():
             continue
         try:
             record = json.loads(row)
-        except (ValueError, RecursionError) as error:
-            raise UserError(
-                f"Line {line} of {name} is not JSON; each line needs one whole object such as "
-                '{"text": "...", "label": "..."}.'
-            ) from error
+        except (ValueError, RecursionError):
+            record = None
         if not isinstance(record, dict):
+            what = "not JSON" if record is None else "JSON but no object"
             raise UserError(
-                f"Line {line} of {name} is JSON but no object; each line needs one such as "
+                f"Line {line} of {name} is {what}; each line needs one whole object such as "
                 '{"text": "...", "label": "..."}.'
             )
         there.update(dict.fromkeys(record))
@@ -298,29 +374,60 @@ def _read_jsonl(text: str, name: str, wanted: Sequence[str]) -> tuple[list, dict
     return lines, dict(zip(wanted, zip(*values, strict=True), strict=True))
 
 
-def _read_parquet(path: Path, name: str, wanted: Sequence[str]) -> tuple[list, dict]:
+# Parquet and Excel ------------------------------------------------------------------------------
+
+
+def _read_parquet(path: Path, name: str, wanted: Sequence[str]) -> Cells:
     import pyarrow.parquet
 
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             _check_columns(file.schema_arrow.names, wanted, name)
             table = file.read(columns=list(wanted))
-            columns = {column: table.column(column).to_pylist() for column in wanted}
+            cells = {column: table.column(column).to_pylist() for column in wanted}
     except UserError:
         raise
     except Exception as error:  # pyarrow raises many kinds for a damaged file
         raise UserError(f"{name} is no Parquet file or is damaged; write it again.") from error
-    return list(range(1, table.num_rows + 1)), columns
+    return list(range(1, table.num_rows + 1)), cells
 
 
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
+def _excel_rows(path: Path, name: str, notes: list[str]) -> list[tuple[int, list]]:
+    """Line number and cells of each row of the first sheet."""
+    import pandas as pd
+
+    try:
+        with pd.ExcelFile(path, engine="openpyxl") as book:
+            frame = book.parse(0, header=None, dtype=object, na_filter=False)
+            sheets = book.sheet_names
+    except ImportError as error:
+        raise UserError(
+            f"{name} is an Excel workbook, and openpyxl is not installed; save the sheet as CSV "
+            "UTF-8, or install it with python -m pip install openpyxl."
+        ) from error
+    except Exception as error:  # zipfile, XML and openpyxl raise many kinds for a damaged file
+        raise UserError(
+            f"{name} is no Excel workbook or is damaged; save the sheet again, or as CSV UTF-8."
+        ) from error
+    if len(sheets) > 1:
+        notes.append(
+            f"{short_name(name)} has {len(sheets)} sheets: the first, {show(sheets[0])}, is read."
+        )
+    return list(enumerate(frame.values.tolist(), start=1))
 
 
-def _text(value: object, column: str, line: int, name: str) -> str:
+# Cells ------------------------------------------------------------------------------------------
+
+
+def _is_missing(value: Any) -> bool:
+    """None, NaN, or the NaT of a missing date."""
+    return value is None or (isinstance(value, float | datetime) and value != value)
+
+
+def _text(value: Any, column: str, line: int, name: str) -> str:
     if _is_missing(value):
         return ""
-    if not isinstance(value, str | int | float):
+    if not isinstance(value, str | int | float | Decimal | date | time):
         raise UserError(
             f"Line {line} of {name} has a {type(value).__name__} in column {show(column)}; "
             "it takes text (or --multi-label, where it holds the labels of each text)."
@@ -329,10 +436,11 @@ def _text(value: object, column: str, line: int, name: str) -> str:
     return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _class_name(value: object, column: str, line: int, name: str) -> str | None:
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return _text(value, column, line, name).strip() or None
+def _class_name(value: Any, column: str, line: int, name: str) -> str | None:
+    if isinstance(value, datetime) and value == value and value.time() == time():
+        value = value.date()  # a date of Excel, or of pandas
+    label = _text(value, column, line, name).strip()
+    return re.sub(r"^([+-]?[0-9]{1,18})\.0+$", r"\1", label) or None
 
 
 def _label_sets(
@@ -350,7 +458,7 @@ def _label_sets(
     if len(lengths) == 1 and min(lengths) > 1 and flags:
         lists = [[position for position, x in enumerate(labels) if x] for labels in lists]
         notes.append(
-            f"The labels in {Path(name).name} are lists of {min(lengths)} zeros and ones: they are read as "
+            f"The labels in {short_name(name)} are lists of {min(lengths)} zeros and ones: they are read as "
             "which labels apply, and the labels are named by their position, from 0."
         )
     names = [
@@ -362,7 +470,7 @@ def _label_sets(
 
 def _label_list(value: Any, separator: str, column: str, line: int, name: str) -> list:
     """One cell of several labels, split."""
-    if isinstance(value, list | tuple | np.ndarray):
+    if isinstance(value, list | tuple):
         return list(value)
     if _is_missing(value) or not str(value).strip():
         return []
@@ -378,6 +486,25 @@ def _label_list(value: Any, separator: str, column: str, line: int, name: str) -
             'needed; give --multi-label the separator of the labels instead, as "|".'
         )
     return list(found)
+
+
+def _with_points(values: Sequence[Any], name: str, notes: list[str]) -> Sequence[Any]:
+    """Numbers with a decimal comma, all of them in a column without points, as numbers with one.
+
+    Left as they are where three digits follow each comma: these may be thousands.
+    """
+    commas = [v for v in values if isinstance(v, str) and "," in v]
+    decimal = all(re.fullmatch(r"\s*[+-]?[0-9]+,[0-9]+\s*", v) for v in commas)
+    points = any(isinstance(v, str) and "." in v for v in values)
+    if (
+        not commas
+        or not decimal
+        or points
+        or all(len(v.split(",")[1].strip()) == 3 for v in commas)
+    ):
+        return values
+    notes.append(f"The numbers of {short_name(name)} have decimal commas: {show(commas[0])} …")
+    return [v.replace(",", ".") if isinstance(v, str) else v for v in values]
 
 
 def _number(value: Any, column: str, line: int, name: str) -> float | None:

@@ -209,7 +209,7 @@ def _glue(name: str, folder: str | Path | None) -> Task:
     train = rows.pop("train")
     cleaning.group(train, None, notes)
     share = min(0.1, glue.MOST_DEV_ROWS / len(train))
-    dev, train = cleaning.part(train, share, "glue", not label_names, f"glue/{name}")
+    dev, train = cleaning.part(train, share, "glue", f"glue/{name}")
     notes.append(f"dev is a fixed {share:.1%} of the training set ({len(dev)} rows).")
     splits = {"train": train, "dev": dev, **rows}
     return Task(
@@ -265,7 +265,7 @@ def load_files(
     test_share: float = 0.2,
     dev_share: float = 0.1,
 ) -> Task:
-    """A task from CSV, TSV, JSONL or Parquet files (by suffix; `.gz` as well).
+    """A task from CSV, TSV, JSONL, Parquet or Excel files (by suffix; `.gz` as well), or hub:NAME.
 
     `text`, `text_pair` and `label` are column names. Class labels are any values; their order is
     sorted, by number when all are whole numbers. With `multi_label` a text may have several labels
@@ -282,7 +282,7 @@ def load_files(
             raise UserError(f"A share of {share} cannot be held out; give one between 0 and 1.")
     notes: list[str] = []
     columns = tables.Columns(text, label, text_pair, regression, multi_label)
-    name = Path(train).name
+    name = tables.short_name(train)
     read = tables.read_examples(train, columns, notes)
     rows = cleaning.training_rows(read, name, regression, notes)
     label_names = [] if regression else cleaning.class_names(rows, name, notes)
@@ -293,18 +293,18 @@ def load_files(
         tested = cleaning.evaluation_rows(test, train, columns, label_names, notes)
     cleaning.group(rows, tested, notes)
     if tested is None:
-        tested, rows = cleaning.part(rows, test_share, f"test {seed}", regression, name)
+        tested, rows = cleaning.part(rows, test_share, f"test {seed}", name)
         notes.append(f"No test file: {len(tested)} rows of {name} are held out.")
-    dev, rows = cleaning.part(rows, dev_share, f"dev {seed}", regression, name)
+    dev, rows = cleaning.part(rows, dev_share, f"dev {seed}", name)
     parts = {"train": rows, "dev": dev, "test": tested}
     kind = "regression" if regression else "multilabel" if multi_label else "classification"
     return Task(
-        name=name.split(".")[0] or name,
+        name=Path(name).name.split(".")[0] or name,
         kind=kind,
         label_names=label_names,
         metric=METRICS[kind],
         splits={side: _split(part, label_names) for side, part in parts.items()},
-        source=" and ".join([name] if test is None else [name, Path(test).name]),
+        source=" and ".join([name] if test is None else [name, tables.short_name(test)]),
         notes=notes,
     )
 

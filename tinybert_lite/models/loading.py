@@ -2,12 +2,11 @@
 
 import os
 import re
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import constants, get_session, snapshot_download
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
@@ -23,6 +22,7 @@ from transformers.utils import logging
 
 from tinybert_lite import UserError
 from tinybert_lite.data import assets, tasks
+from tinybert_lite.data.hub import hub_answers
 from tinybert_lite.data.storage import load_tensors
 from tinybert_lite.models import catalog
 from tinybert_lite.models.lora import add_lora
@@ -111,16 +111,6 @@ def resolve(name: str) -> str:
             "where the command is given)."
         )
     return name
-
-
-@lru_cache(maxsize=1)
-def hub_answers() -> bool:
-    """Whether the hub can be reached: tried once, as its own retries take a minute to give up."""
-    try:
-        get_session().head(constants.ENDPOINT, timeout=5)
-    except Exception:  # as many kinds as there are ways to have no network
-        return False
-    return True
 
 
 def _load(loader, name: str, **options):

@@ -93,7 +93,9 @@ class DistillationConfig:
     """Everything a run's result depends on; equal configurations give equal weights on a CPU."""
 
     task: str | None = _of_task(None, "reviews, review-ratings, glue/sst2 …", "NAME")
-    train: str | None = _of_task(None, "your own .csv, .tsv, .jsonl or .parquet file", "FILE")
+    train: str | None = _of_task(
+        None, "your own .csv, .tsv, .jsonl, .parquet or .xlsx file, or hub:NAME", "FILE"
+    )
     test: str | None = _of_task(None, "your own test file (default: a fifth of the rows)", "FILE")
     text: str | None = _of_task(None, "column with the texts", "COLUMN")
     text_pair: str | None = _of_task(None, "column with the second texts", "COLUMN")
