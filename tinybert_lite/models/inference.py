@@ -61,7 +61,7 @@ def latencies(
     Input is random tokens, (batch, tokens) without padding, tensors in, logits out; two passes of
     each warm it up. All run on the same number of threads where `threads` was left to them.
     """
-    vocabulary = min(m.config.vocab_size for m in models.values() if isinstance(m, nn.Module))
+    vocabulary = min(m.config.vocab_size for m in models.values() if hasattr(m, "config"))
     draw = torch.Generator().manual_seed(seed)
     ids = torch.randint(vocabulary, (batch, tokens), generator=draw)
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
