@@ -1,5 +1,6 @@
 """Data sets of the Hugging Face hub: from the network, the cache, or a folder on this machine."""
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -9,6 +10,7 @@ from typing import Any
 from tinybert_lite import UserError
 
 PREFIX = "hub:"
+HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")  # a name, or owner/name; never a path's . or /
 
 
 def is_hub(table: str | Path) -> bool:
@@ -16,29 +18,45 @@ def is_hub(table: str | Path) -> bool:
     return str(table).startswith(PREFIX)
 
 
+def short_name(table: str) -> str:
+    """`hub:NAME` without the folders above a data set on this machine."""
+    name = _parts(table)[0]
+    return table.replace(name, Path(name).name) if Path(name).expanduser().is_dir() else table
+
+
 def load(table: str, notes: list[str]) -> dict[str, Sequence[Any]]:
     """The columns of `hub:NAME`, `hub:NAME:SPLIT` or `hub:NAME:SPLIT:CONFIG`; the split is train.
 
-    NAME is a data set of the hub, or a folder with what `save_to_disk` wrote or with its files.
+    NAME is a data set of the hub, or a folder that `save_to_disk` wrote.
     Class indices become the names that the data set gives them, a negative index None.
     Raises UserError when it cannot be had or has no such split.
     """
-    name, split, config = [*table.removeprefix(PREFIX).split(":"), "", ""][:3]
-    loaded = _loaded(table, name, config or None)
-    split = split or "train"
+    name, split, config = _parts(table)
+    folder = Path(name).expanduser()
+    loaded = _from_folder(table, folder) if folder.is_dir() else _from_hub(table, name, config)
     if split not in loaded:
         raise UserError(
             f"{table} has no split {split!r}; name one of {', '.join(map(repr, loaded))} as "
             f"{PREFIX}{name}:SPLIT."
         )
-    others = [other for other in loaded if other != split]
-    if split == "train" and others:
+    if len(loaded) > 1:
         notes.append(
-            f"{table} also has the split{'s'[: len(others) - 1]} {', '.join(others)}; "
-            f"--test {PREFIX}{name}:{others[-1]} takes one."
+            f"{short_name(table)} has the splits {', '.join(loaded)}: {split} is read "
+            f"({PREFIX}NAME:SPLIT names another)."
         )
     dataset = loaded[split].with_format(None)
     return {c: _named(dataset[c][:], dataset.features[c]) for c in dataset.column_names}
+
+
+def _parts(table: str) -> tuple[str, str, str | None]:
+    """Name, split and configuration."""
+    found = re.fullmatch(r"hub:((?:[A-Za-z]:[\\/])?[^:]+)(?::([^:]*))?(?::([^:]*))?", table)
+    if not found or not (HUB_NAME.fullmatch(found[1]) or Path(found[1]).expanduser().is_dir()):
+        raise UserError(
+            f"{table!r} names no data set; write {PREFIX}OWNER/NAME, {PREFIX}OWNER/NAME:SPLIT, or "
+            "the folder of a saved one in place of OWNER/NAME."
+        )
+    return found[1], found[2] or "train", found[3] or None
 
 
 def _named(values: Sequence[Any], feature: Any) -> Sequence[Any]:
@@ -55,23 +73,33 @@ def _named(values: Sequence[Any], feature: Any) -> Sequence[Any]:
     return [of(value) for value in values]
 
 
-def _loaded(table: str, name: str, config: str | None) -> Any:
-    """The splits of a data set by their names."""
+def _from_folder(table: str, folder: Path) -> Any:
+    """The splits of a data set on this machine by their names."""
     import datasets
 
-    folder = Path(name).expanduser()
     try:
         if (folder / "state.json").is_file():
             return {"train": datasets.load_from_disk(str(folder))}
-        if (folder / "dataset_dict.json").is_file():
-            return datasets.load_from_disk(str(folder))
+        return datasets.load_from_disk(str(folder))
+    except Exception as error:  # pyarrow and datasets raise many kinds for a damaged folder
+        raise UserError(
+            f"{table} is no saved data set or is damaged; it takes a folder that datasets' "
+            "save_to_disk wrote (give a table in it as a file, without hub:)."
+        ) from error
+
+
+def _from_hub(table: str, name: str, config: str | None) -> Any:
+    """The splits of a data set of the hub, or of its cache, by their names."""
+    import datasets
+
+    try:
         with offline_unless_hub_answers():
-            return datasets.load_dataset(str(folder) if folder.is_dir() else name, config)
+            return datasets.load_dataset(name, config)
     except Exception as error:  # connection, cache, disk, format: datasets raises many kinds
-        if str(error).startswith("Config name is missing"):
+        if "onfig name is missing" in str(error):
             raise UserError(
                 f"{table} has several configurations; name one as {PREFIX}{name}:train:CONFIG "
-                "(its page on the hub lists them)."
+                "(the page of the data set lists them)."
             ) from error
         raise UserError(
             f"{table} cannot be loaded ({type(error).__name__}): it is not on this machine and the "

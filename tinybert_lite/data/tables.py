@@ -102,7 +102,7 @@ def listing(values: Sequence[object], most: int = 8) -> str:
 
 def short_name(table: str | Path) -> str:
     """A file without its folders, or a hub data set as it was named."""
-    return str(table) if hub.is_hub(table) else Path(table).name
+    return hub.short_name(str(table)) if hub.is_hub(table) else Path(table).name
 
 
 def read_examples(table: str | Path, columns: Columns, notes: list[str]) -> Examples:

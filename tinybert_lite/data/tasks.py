@@ -6,6 +6,7 @@ and the user's own files. A split never moves and near-duplicates never cross it
 
 import difflib
 import html
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from tinybert_lite import UserError
-from tinybert_lite.data import cleaning, glue, metrics, tables
+from tinybert_lite.data import cleaning, glue, hub, metrics, tables
 from tinybert_lite.data.splits import near_duplicate_groups, unit_hash, words
 
 METRICS = {"classification": "accuracy", "multilabel": "micro_f1", "regression": "pearson"}
@@ -299,7 +300,7 @@ def load_files(
     parts = {"train": rows, "dev": dev, "test": tested}
     kind = "regression" if regression else "multilabel" if multi_label else "classification"
     return Task(
-        name=Path(name).name.split(".")[0] or name,
+        name=re.split("[.:]", Path(name.removeprefix(hub.PREFIX)).name)[0] or name,
         kind=kind,
         label_names=label_names,
         metric=METRICS[kind],

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+MOST_LOOKED_AT = 5000  # texts, for the notes
+FEW_UNKNOWN, MANY_UNKNOWN = 0.01, 0.05  # shares of tokens: what is noted, and what needs advice
+
 
 @dataclass
 class TokenizedDataset:
@@ -77,6 +80,45 @@ def tokenize(
         labels,
         tokenizer.pad_token_id,
     )
+
+
+def tokenizer_notes(
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Sequence[str],
+    pairs: Sequence[str] | None,
+    max_length: int,
+    most: int,
+) -> list[str]:
+    """What training texts lose: unknown tokens, and tokens beyond `max_length`.
+
+    `most` is the length the model takes. Of many texts an evenly spaced sample is looked at.
+    """
+    step = -(-len(texts) // MOST_LOOKED_AT)
+    some = None if pairs is None else pairs[::step]
+    whole = tokenize(tokenizer, texts[::step], some, None, max_length=10**6)
+    special = [i for i in tokenizer.all_special_ids if i != tokenizer.unk_token_id]
+    words = whole.tokens[~np.isin(whole.tokens, special)]
+    unknown = float(np.mean(words == tokenizer.unk_token_id)) if len(words) else 0.0
+    notes = []
+    if unknown >= FEW_UNKNOWN:
+        advice = "; a teacher whose vocabulary has the language of the texts would learn more"
+        notes.append(
+            f"{unknown:.1%} of the tokens of the training texts are unknown to the teacher's "
+            f"tokenizer ({tokenizer.unk_token}){advice if unknown >= MANY_UNKNOWN else ''}."
+        )
+    lengths = whole.lengths
+    if cut := int((lengths > max_length).sum()):
+        lost = np.maximum(lengths - max_length, 0).sum() / lengths.sum()
+        enough = int(np.quantile(lengths, 0.95, method="higher"))
+        hint = f"; --max-length {enough} would leave 95 % of the texts whole"
+        if enough > most:
+            more = f", --max-length {most} would lose fewer" if most > max_length else ""
+            hint = f"; 95 % of the texts have {enough} or fewer, the teacher takes {most}{more}"
+        notes.append(
+            f"{cut:,} of {len(lengths):,} training texts are longer than {max_length} tokens and are "
+            f"cut there: {lost:.1%} of all tokens are lost{hint if enough > max_length else ''}."
+        )
+    return notes
 
 
 def length_grouped_batches(

@@ -1,7 +1,6 @@
 """Load tokenizers, classifiers and encoders by name or folder, checked before they are used."""
 
 import os
-import re
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from transformers.utils import logging
 
 from tinybert_lite import UserError
 from tinybert_lite.data import assets, tasks
-from tinybert_lite.data.hub import hub_answers
+from tinybert_lite.data.hub import HUB_NAME, hub_answers
 from tinybert_lite.data.storage import load_tensors
 from tinybert_lite.models import catalog
 from tinybert_lite.models.lora import add_lora
@@ -89,7 +88,6 @@ def needs_number(model: PreTrainedModel, name: str) -> None:
 
 
 EMBEDDED_TEACHER = "minilm"
-HUB_NAME = re.compile(r"(\w[\w.-]*/)?\w[\w.-]*")  # a name, or owner/name; never a path's . or /
 
 
 def resolve(name: str) -> str:

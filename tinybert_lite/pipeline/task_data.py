@@ -7,12 +7,13 @@ from transformers import PreTrainedTokenizerBase
 
 from tinybert_lite import UserError, augmentation
 from tinybert_lite.data import tasks
-from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
+from tinybert_lite.data.tokenized import TokenizedDataset, tokenize, tokenizer_notes
 from tinybert_lite.models import loading
 from tinybert_lite.pipeline.config import DistillationConfig, recombined_count
 from tinybert_lite.pipeline.validation import load_task
 
 logger = logging.getLogger(__name__)
+MOST_TOKENS = 10**6  # more than any model takes
 LONGEST_UNLABELED = 40  # tokens; longer texts are unlike a review sentence, and slow
 
 
@@ -33,6 +34,10 @@ class TaskData:
                 "--temperature softens class probabilities and this task predicts a number; leave "
                 "it out."
             )
+        train, most = self.task.splits["train"], self._max_tokens(MOST_TOKENS)
+        self.task.notes.extend(
+            tokenizer_notes(self.tokenizer, train.texts, train.pairs, self.max_length, most)
+        )
         for note in self.task.notes:
             logger.info("note: %s", note)
         if self.max_length < self.config.max_length:
@@ -56,8 +61,11 @@ class TaskData:
     @cached_property
     def max_length(self) -> int:
         """Tokens at which texts are cut."""
+        return self._max_tokens(self.config.max_length)
+
+    def _max_tokens(self, wanted: int) -> int:
         config = loading.load_config(self.config.teacher)
-        return loading.max_tokens(self.config.max_length, config, self.tokenizer)
+        return loading.max_tokens(wanted, config, self.tokenizer)
 
     @cached_property
     def splits(self) -> dict[str, TokenizedDataset]:
