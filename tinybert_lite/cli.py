@@ -435,7 +435,7 @@ def bench(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from tinybert_lite.benchmark import speed
-    from tinybert_lite.data import storage
+    from tinybert_lite.data import files
 
     quiet_libraries()
     if options.out and not Path(options.out).parent.is_dir():
@@ -447,7 +447,7 @@ def bench(options: argparse.Namespace) -> int:
     if options.out:
         command = f"python -m tinybert_lite {shlex.join(options.arguments)}"
         about = {"command": command, "date": time.strftime("%Y-%m-%d")}
-        storage.write_json(Path(options.out), about | measured)
+        files.write_json(Path(options.out), about | measured)
         print(f"all measurements are in {options.out}")
     return 0
 

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from tinybert_lite import UserError
-from tinybert_lite.data.storage import load_tensors, save_tensors, write_text
+from tinybert_lite.data.files import write_text
+from tinybert_lite.data.storage import load_tensors, save_tensors
 from tinybert_lite.data.tokenized import length_grouped_batches
 
 LOG_EVERY = 20  # steps between reads of the losses, so that the loop need not wait for the device

@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.benchmarks.bench_reviews import bits
 from tinybert_lite.data import assets, corpus, paths
-from tinybert_lite.data.storage import write_json
+from tinybert_lite.data.files import write_json
 from tinybert_lite.models import inference, loading
 from tinybert_lite.pipeline import evaluation, pipeline
 from tinybert_lite.pipeline.config import (

@@ -24,7 +24,7 @@ from tinybert_lite import distillation, losses, teacher_cache, training
 from tinybert_lite.benchmark.config import BASELINE_BATCH, BenchmarkConfig
 from tinybert_lite.benchmark.setup import PADDED, BenchmarkSetup
 from tinybert_lite.cli import quiet_libraries
-from tinybert_lite.data import paths, storage, tokenized
+from tinybert_lite.data import files, paths, tokenized
 from tinybert_lite.pipeline import evaluation
 
 RESULT = paths.DATA / "results" / "switches.json"
@@ -125,7 +125,7 @@ def main() -> None:
         side["texts_per_second"] = round(len(data) / side["seconds"], 1)
         side["relative_speed"] = round(base / side["seconds"], 3)
         print(f"{name:32}{side['texts_per_second']:8.1f} texts/s", flush=True)
-    storage.write_json(
+    files.write_json(
         options.out,
         {
             "command": " ".join(["python tests/benchmarks/bench_switches.py", *sys.argv[1:]]),

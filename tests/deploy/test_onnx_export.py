@@ -299,11 +299,10 @@ def test_what_a_user_can_mend_is_one_sentence_and_status_2(
     (tmp_path / "file").write_text("kept")
     (tmp_path / "run" / "model").mkdir(parents=True)
     (tmp_path / "run" / "phases.json").write_text("{}")
-    (tmp_path / "busy.part").mkdir()
-    with FileLock(tmp_path / "busy.part" / ".lock"):
+    with FileLock(tmp_path / ".busy.lock"):
         model = str(made[0] / "model")
         status = main(["export", *(model if a == "MODEL" else a for a in arguments)])
-        assert (tmp_path / "busy.part" / ".lock").exists()
+        assert (tmp_path / ".busy.lock").exists()
     told = capsys.readouterr().err
     assert status == 2 and says in told and told.count("\n") == 1, told
     assert not (tmp_path / "o").exists() and not (tmp_path / "o.part").exists()

@@ -30,6 +30,7 @@ from tqdm.auto import tqdm
 
 from tinybert_lite import UserError
 from tinybert_lite.data import paths
+from tinybert_lite.data.files import move_into_place, write_json
 
 log = logging.getLogger(__name__)
 
@@ -201,9 +202,7 @@ def _intact(folder: Path, entry: dict[str, Any]) -> bool:
 
 
 def _write_stamp(folder: Path, entry: dict[str, Any]) -> None:
-    beside = folder / f"{STAMP}.{os.getpid()}"
-    beside.write_text(json.dumps(_fingerprint(folder, entry)), encoding="utf-8")
-    os.replace(beside, folder / STAMP)
+    write_json(folder / STAMP, _fingerprint(folder, entry))
 
 
 def _remove_damaged(name: str) -> None:
@@ -286,9 +285,7 @@ def _bring(name: str, entry: dict[str, Any]) -> None:
         unpacked = work / "unpacked"
         _unpack(archive, entry, unpacked)
         _write_stamp(unpacked, entry)
-        if target.exists():  # a folder cannot be replaced by another in one step everywhere
-            os.replace(target, work / "old")
-        os.replace(unpacked, target)
+        move_into_place(unpacked, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

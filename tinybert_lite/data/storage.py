@@ -1,12 +1,6 @@
-"""One training loop for every phase: it can be killed anywhere and continues to the same weights.
+"""Tensors in safetensors files, written so that a kill or a full disk leaves the old file whole."""
 
-`accelerate` carries it (one CPU, one GPU, several). What the next step does depends only on the
-seed, the step number and the weights, so a checkpoint is weights, optimiser moments and a number.
-"""
-
-import json
 import os
-import shutil
 from pathlib import Path
 
 from safetensors import safe_open
@@ -14,6 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tinybert_lite import UserError
+from tinybert_lite.data.files import remove
 
 
 def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
@@ -24,7 +19,7 @@ def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str
     # In a folder of its own: safetensors writes beside its target, under a name that a kill leaves.
     beside = file.with_name(file.name + ".part")
     try:
-        _clear(beside)
+        remove(beside)
         beside.mkdir()
         made = beside / file.name
         save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, made, metadata)
@@ -33,19 +28,11 @@ def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str
         os.replace(made, file)
         beside.rmdir()
     except Exception as error:  # safetensors raises its own type for a full disk
-        _clear(beside)
+        remove(beside)
         raise UserError(
             f"The checkpoint {file} could not be written ({error}); free some space or take another "
             "--out. The one before it is still whole."
         ) from error
-
-
-def _clear(place: Path) -> None:
-    """Remove a file, or a folder and what is in it, or nothing."""
-    if place.is_dir():
-        shutil.rmtree(place, ignore_errors=True)
-    else:
-        place.unlink(missing_ok=True)
 
 
 def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -58,19 +45,3 @@ def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"The checkpoint {file} is broken ({error}); remove it and give the command again: "
             "what it held is made again."
         ) from error
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write a text file by moving a whole one into place."""
-    beside = file.with_name(file.name + ".part")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        os.replace(beside, file)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-
-
-def write_json(file: Path, content: dict) -> None:
-    """Write a JSON file by moving a whole one into place."""
-    write_text(file, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

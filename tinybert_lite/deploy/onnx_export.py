@@ -6,21 +6,19 @@ quantised batch by batch while the model runs.
 """
 
 import logging
-import shutil
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinybert_lite import UserError
-from tinybert_lite.data.storage import write_json, write_text
+from tinybert_lite.data.files import output_folder, write_json, write_text
 from tinybert_lite.data.tasks import Task, align_labels
 from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
 from tinybert_lite.models import loading, sizes
@@ -223,7 +221,7 @@ def export(
     if (Path(name) / "phases.json").is_file() and (Path(name) / "model").is_dir():
         raise UserError(f"{name} is the folder of a run; its student is {Path(name) / 'model'}.")
     model, tokenizer = loading.load_classifier(str(name))
-    with replaced(Path(out)) as folder:
+    with output_folder(Path(out), FACTS, "export") as folder:
         files = {"onnx": folder / FLOAT32, "int8": folder / INT8}
         to_onnx(model, files["onnx"], input_names(tokenizer))
         to_int8(files["onnx"], files["int8"])
@@ -275,40 +273,6 @@ def scored(ways: Mapping, task: Task, tokenizer, max_length: int = 128) -> dict:
     length = max_tokens(max_length, config, tokenizer)
     data = tokenize(tokenizer, split.texts, split.pairs, split.labels, length)
     return {"texts": len(data), **scores(ways, task, data, order)}
-
-
-@contextmanager
-def replaced(out: Path) -> Iterator[Path]:
-    """A folder to write into, which takes the place of `out` when all of it is there.
-
-    `out` may be absent, empty, or an earlier export. Raises UserError for anything else.
-    """
-    if out.is_file():
-        raise UserError(f"{out} is a file; --out needs a folder.")
-    if out.is_dir() and any(out.iterdir()) and not (out / FACTS).is_file():
-        raise UserError(f"{out} is not empty and no export of this program; take another --out.")
-    beside = out.with_name(out.name + ".part")
-    try:
-        beside.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(beside / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(
-            f"Another export is writing into {out}; wait for it, or take another --out."
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"Nothing can be written into {out} ({error.strerror}); take another --out."
-        ) from error
-    try:
-        yield beside
-        (beside / ".lock").unlink(missing_ok=True)
-        if out.is_dir():
-            shutil.rmtree(out)
-        beside.replace(out)
-    finally:
-        lock.release()
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def environment() -> dict[str, str | int]:

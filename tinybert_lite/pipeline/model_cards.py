@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinybert_lite.data.storage import write_text
+from tinybert_lite.data.files import write_text
 from tinybert_lite.data.tasks import Task
 
 

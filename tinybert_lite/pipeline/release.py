@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 from tinybert_lite import UserError
-from tinybert_lite.data.storage import load_tensors, save_tensors, write_json, write_text
+from tinybert_lite.data.files import write_json, write_text
+from tinybert_lite.data.storage import load_tensors, save_tensors
 from tinybert_lite.models import catalog
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import nn
 from transformers import PreTrainedModel
 
-from tinybert_lite.data.storage import write_json, write_text
+from tinybert_lite.data.files import write_json, write_text
 from tinybert_lite.data.tasks import Task
 from tinybert_lite.data.tokenized import TokenizedDataset
 from tinybert_lite.models import inference

@@ -2,17 +2,16 @@
 
 import json
 import os
-import shutil
 from collections.abc import Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from transformers import PreTrainedModel
 
 from tinybert_lite import UserError, __version__
-from tinybert_lite.data.storage import save_tensors, write_json
+from tinybert_lite.data.files import locked, replacing, write_json
+from tinybert_lite.data.storage import save_tensors
 from tinybert_lite.students import Projection
 from tinybert_lite.training import History, TrainingConfig
 
@@ -37,47 +36,30 @@ def run_folder(
         yield
         return
     existed = out.exists()
-    lock = _lock(out)
-    fresh = False
     try:
-        config = {"version": __version__, "phases": list(phases), **settings}
-        fresh = _claim(out, json.loads(json.dumps(config)), runtime)
-        yield
-    except BaseException:
-        # A run that ends before its first result leaves nothing for the next command to trip over.
-        state = out / "state"
-        begun = (out / "phases.json").exists() or (state.is_dir() and any(state.iterdir()))
-        if fresh and not begun:
-            (out / "config.json").unlink(missing_ok=True)
-            with suppress(OSError):
-                state.rmdir()
-        raise
+        with locked(out, out / ".lock", "run"):
+            config = {"version": __version__, "phases": list(phases), **settings}
+            fresh = _claim(out, json.loads(json.dumps(config)), runtime)
+            try:
+                yield
+            except BaseException:
+                if fresh:
+                    _forget(out)
+                raise
     finally:
-        with suppress(OSError):  # Windows keeps a file that is open
-            (out / ".lock").unlink()  # before it is released, or it may be another's
-        lock.release()
         if not existed:
             with suppress(OSError):  # it is not empty unless nothing was made
                 out.rmdir()
 
 
-def _lock(out: Path) -> FileLock:
-    """Make the folder and lock it."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; --out needs a folder.")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(out / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(
-            f"Another run is writing into {out}; wait for it, or take another --out."
-        ) from error
-    except OSError as error:
-        raise UserError(
-            f"Nothing can be written into {out} ({error.strerror}); take another --out."
-        ) from error
-    return lock
+def _forget(out: Path) -> None:
+    """Take back config.json of a run that ended before its first result."""
+    state = out / "state"
+    if (out / "phases.json").exists() or (state.is_dir() and any(state.iterdir())):
+        return
+    (out / "config.json").unlink(missing_ok=True)
+    with suppress(OSError):
+        state.rmdir()
 
 
 def _claim(out: Path, config: dict, runtime: dict[str, Any] | None) -> bool:
@@ -174,19 +156,15 @@ def save_model(
 
     Raises UserError when it cannot be written.
     """
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
     try:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        if projection is not None:
-            save_tensors(projection.state_dict(), temporary / "projection.safetensors", {})
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.replace(folder)
+        with replacing(folder) as temporary:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            if projection is not None:
+                save_tensors(projection.state_dict(), temporary / "projection.safetensors", {})
     except UserError:
         raise
     except Exception as error:
-        shutil.rmtree(temporary, ignore_errors=True)
         raise UserError(
             f"The model could not be written into {folder} ({error}); free some space and give "
             "the same command again."
