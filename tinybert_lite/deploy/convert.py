@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertForSequenceClassification, BertModel, PreTrainedModel
 
 from tinybert_lite import UserError
+from tinybert_lite.models.labels import label_maps
 from tinybert_lite.students import Projection
 
 # What a published file may hold beside the student, and why it stays behind.
@@ -126,10 +127,7 @@ def config_of(
                 raise UserError(
                     f"The classifier has {number} classes and {len(label_names)} names were given."
                 )
-            labels = {
-                "id2label": dict(enumerate(label_names)),
-                "label2id": {name: i for i, name in enumerate(label_names)},
-            }
+            labels = label_maps(label_names)
     return BertConfig(
         vocab_size=words[0],
         hidden_size=words[1],

@@ -23,6 +23,7 @@ from tinybert_lite.data.tasks import Task, align_labels
 from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
 from tinybert_lite.models import loading, sizes
 from tinybert_lite.models.inference import evaluating, latencies, logits_of, predict
+from tinybert_lite.models.labels import label_names
 from tinybert_lite.models.loading import max_tokens, needs_number
 from tinybert_lite.pipeline import evaluation
 
@@ -267,8 +268,7 @@ def scored(ways: Mapping, task: Task, tokenizer, max_length: int = 128) -> dict:
     if task.kind == "regression":
         needs_number(ways["torch"], "The model")
     else:
-        own = [str(config.id2label[i]) for i in range(config.num_labels)]
-        order = align_labels(task.label_names, own)
+        order = align_labels(task.label_names, label_names(config))
     split = task.splits["test"]
     length = max_tokens(max_length, config, tokenizer)
     data = tokenize(tokenizer, split.texts, split.pairs, split.labels, length)

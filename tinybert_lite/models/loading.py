@@ -23,7 +23,7 @@ from tinybert_lite import UserError
 from tinybert_lite.data import assets, tasks
 from tinybert_lite.data.hub import HUB_NAME, hub_answers
 from tinybert_lite.data.storage import load_tensors
-from tinybert_lite.models import catalog
+from tinybert_lite.models import catalog, labels
 from tinybert_lite.models.lora import add_lora
 
 ROBERTA = {"roberta", "xlm-roberta", "camembert"}  # position numbers begin after that of padding
@@ -66,15 +66,14 @@ def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> list[str]
 
     Returns the names they had. Raises UserError when their names do not match.
     """
-    own = [str(model.config.id2label[i]) for i in range(model.config.num_labels)]
+    own = labels.label_names(model.config)
     order = tasks.align_labels(label_names, own)
     last = classifier_head(model)
     with torch.no_grad():
         last.weight.copy_(last.weight[order].clone())
         if last.bias is not None:
             last.bias.copy_(last.bias[order].clone())
-    model.config.id2label = dict(enumerate(label_names))
-    model.config.label2id = {name: i for i, name in enumerate(label_names)}
+    model.config.update(labels.label_maps(label_names))
     return own
 
 
@@ -179,8 +178,7 @@ def load_classifier(
     elif label_names is not None:
         options = {
             "num_labels": len(label_names),
-            "id2label": dict(enumerate(label_names)),
-            "label2id": {label: i for i, label in enumerate(label_names)},
+            **labels.label_maps(label_names),
             "problem_type": "single_label_classification",
         }
     model, report = _load(

@@ -19,6 +19,7 @@ from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.data.word_vectors import Glove
 from tinybert_lite.mapping import layer_mapping
 from tinybert_lite.models import catalog, inference, loading, lora
+from tinybert_lite.models.labels import label_maps
 from tinybert_lite.models.sizes import parameters
 from tinybert_lite.pipeline import evaluation, report
 from tinybert_lite.pipeline.config import (
@@ -331,8 +332,7 @@ class DistillationPipeline:
     ) -> None:
         """Write a classifier with the task's class names."""
         if self.data.task.label_names:
-            model.config.id2label = dict(enumerate(self.data.task.label_names))
-            model.config.label2id = {name: i for i, name in enumerate(self.data.task.label_names)}
+            model.config.update(label_maps(self.data.task.label_names))
         if self.is_main:
             save_model(model, self.data.tokenizer, folder, projection)
         self.accelerator.wait_for_everyone()

@@ -32,6 +32,7 @@ from tinybert_lite.explorer.comparison import MAX_TOKENS
 from tinybert_lite.explorer.site import wordpiece
 from tinybert_lite.explorer.widget import STATE, explore
 from tinybert_lite.models import loading
+from tinybert_lite.models.labels import label_names
 
 HERE = Path(__file__).parent
 OPSET = 17
@@ -245,7 +246,7 @@ def _facts(model: PreTrainedModel, name: str, file: Path) -> dict[str, Any]:
         "file": f"models/{file.name}",
         "bytes": len(content),
         "sha256": hashlib.sha256(content).hexdigest(),
-        "labels": [str(model.config.id2label[i]) for i in range(model.config.num_labels)],
+        "labels": label_names(model.config),
         "parameters": sum(p.numel() for p in model.parameters()),
     }
 
@@ -264,7 +265,8 @@ def _probabilities(
 
 
 def _named(model: PreTrainedModel, row: np.ndarray) -> dict[str, float]:
-    return {str(model.config.id2label[i]): round(float(p), 6) for i, p in enumerate(row)}
+    names = label_names(model.config)
+    return {name: round(float(p), 6) for name, p in zip(names, row, strict=True)}
 
 
 def _disagreements(
@@ -278,8 +280,7 @@ def _disagreements(
         return []
     found = {who: _probabilities(model, tokenizer, texts) for who, model in models.items()}
     labels = {
-        who: np.array([str(models[who].config.id2label[i]) for i in p.argmax(1)])
-        for who, p in found.items()
+        who: np.array(label_names(models[who].config))[p.argmax(1)] for who, p in found.items()
     }
     differ = np.flatnonzero(labels["teacher"] != labels["student"])
     sure = np.minimum(found["teacher"].max(1), found["student"].max(1))
