@@ -81,7 +81,7 @@ FILES = {
     "pair is the text": ("a.csv", csv_of(GOOD), "'text' is asked for twice", {"text_pair": "text"}),
     "label is the text": ("a.csv", csv_of(GOOD), "'text' is asked for twice", {"label": "text"}),
     "too many fields": ("a.csv", csv_of([*GOOD, ("a, b", "yes")]), "Line 42 .* 3 fields", {}),
-    "too few fields": ("a.csv", csv_of(GOOD) + "alone\n", "Line 42 .* 1 fields", {}),
+    "too few fields": ("a.csv", csv_of(GOOD) + "alone\n", "Line 42 .* 1 field where", {}),
     "open quote": ("a.csv", csv_of([*GOOD, ('"never closed', "yes")]), "quotes .* from line 42", {}),
     "inner quote": ("a.csv", csv_of([*GOOD, ('"say "hi" now"', "yes")]), "quotes .* do not pair", {}),
     "not JSON": ("a.jsonl", '{"text": "a", "label": "b"}\n{"text": \n', "Line 2 .* is not JSON", {}),

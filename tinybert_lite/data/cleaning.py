@@ -17,6 +17,7 @@ from tinybert_lite.data.splits import held_out, near_duplicate_groups, strata, t
 
 FEWEST_ROWS, MOST_CLASSES = 10, 1000  # of a training file
 SEPARATORS = ("|", ";", ",", "/")  # of several labels in one cell
+SMALL = 5  # rows of a label; with fewer its near-duplicates always stay together
 LARGE, HELD_OUT = 0.1, 0.3  # shares of a label's rows: a group too large, rows for test and dev
 MOST_COMPARED = 100_000  # rows; beyond it only equal texts are looked for, not similar ones
 
@@ -167,9 +168,9 @@ def _templates(labels: list, groups: list[str]) -> set[str]:
     found = set()
     for counts in rows_of.values():
         total = counts.total()
-        large = {name for name, count in counts.items() if count > LARGE * total}
+        large = {name for name, count in counts.items() if count > max(1, LARGE * total)}
         inside = sum(counts[name] for name in large)
-        if total >= FEWEST_ROWS and total - inside < HELD_OUT * total:
+        if total >= SMALL and total - inside < HELD_OUT * total:
             found |= large
     return found
 

@@ -131,6 +131,13 @@ def read_examples(table: str | Path, columns: Columns, notes: list[str]) -> Exam
     elif columns.regression:
         cells[columns.label] = _with_points(cells[columns.label], name, notes)
         labels = converted(columns.label, _number)
+    elif (
+        row := next((r for r, v in enumerate(cells[columns.label]) if isinstance(v, list)), -1)
+    ) >= 0:
+        raise UserError(
+            f"Line {lines[row]} of {name} has a list in column {show(columns.label)}; add "
+            "--multi-label where a text may have several labels, else give one label."
+        )
     else:
         labels = converted(columns.label, _class_name)
     missing = [n for n, value in zip(lines, labels, strict=True) if value is None]
@@ -305,8 +312,8 @@ def _read_delimited(
     for line, row in rows:
         if len(row) != width:
             raise UserError(
-                f"Line {line} of {name} has {len(row)} fields where the header has {width}; put "
-                f"texts with {DELIMITERS[delimiter]} or line breaks in double quotes."
+                f"Line {line} of {name} has {len(row)} field{'s'[: len(row) - 1]} where the header "
+                f"has {width}; put texts with {DELIMITERS[delimiter]} or line breaks in double quotes."
             )
     return cells
 
@@ -398,7 +405,7 @@ def _excel_rows(path: Path, name: str, notes: list[str]) -> list[tuple[int, list
 
     try:
         with pd.ExcelFile(path, engine="openpyxl") as book:
-            frame = book.parse(0, header=None, dtype=object, na_filter=False)
+            frame = pd.read_excel(book, header=None, dtype=object, na_filter=False)
             sheets = book.sheet_names
     except ImportError as error:
         raise UserError(
@@ -430,7 +437,7 @@ def _text(value: Any, column: str, line: int, name: str) -> str:
     if not isinstance(value, str | int | float | Decimal | date | time):
         raise UserError(
             f"Line {line} of {name} has a {type(value).__name__} in column {show(column)}; "
-            "it takes text (or --multi-label, where it holds the labels of each text)."
+            "it takes text."
         )
     # A JSON escape can hold half a surrogate pair, which no tokenizer takes.
     return str(value).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
