@@ -235,6 +235,22 @@ def test_an_evaluation_file_has_the_labels_of_training_in_their_order(tmp_path):
         load(tmp_path / "a.csv", test=tmp_path / "b.csv", multi_label="|")
 
 
+# Imbalance
+
+
+@pytest.mark.parametrize(("rare", "noted"), [(1, True), (3, True), (8, False), (20, False)])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_class_over_80_percent_is_noted_with_the_metric_to_choose_by(
+    rare, noted, classes, tmp_path
+):
+    labels = ["ok" if i % 40 >= rare else f"complaint {i % (classes - 1)}" for i in range(120)]
+    rows = list(zip(sentences(120), labels, strict=True))
+    notes = " ".join(load(write_table(tmp_path, "comma.csv", ["text", "label"], rows)).notes)
+    assert ("have the label 'ok'" in notes) == ("--metric macro_f1" in notes) == noted
+    if noted:
+        assert f"an accuracy of {1 - rare / 40:.2f}" in notes
+
+
 # Templates
 
 

@@ -17,6 +17,7 @@ from tinybert_lite.data.splits import held_out, near_duplicate_groups, strata, t
 
 FEWEST_ROWS, MOST_CLASSES = 10, 1000  # of a training file
 SEPARATORS = ("|", ";", ",", "/")  # of several labels in one cell
+IMBALANCED = 0.8  # share of one class from which accuracy says little
 SMALL = 5  # rows of a label; with fewer its near-duplicates always stay together
 LARGE, HELD_OUT = 0.1, 0.3  # shares of a label's rows: a group too large, rows for test and dev
 MOST_COMPARED = 100_000  # rows; beyond it only equal texts are looked for, not similar ones
@@ -82,11 +83,8 @@ def class_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]
         )
     if several:
         _note_label_sets(rows.labels, list(counts), notes)
-    elif separator := separator_of(list(counts)):
-        notes.append(
-            f"The labels look like several labels a text, separated by {tables.show(separator)}; "
-            f'each combination is a class of its own unless you give --multi-label "{separator}".'
-        )
+    else:
+        _note_classes(counts, len(rows), notes)
     if rare := sum(count == 1 for count in counts.values()):
         notes.append(f"{rare} of the {len(counts)} classes have a single training row.")
     if len({label.lower() for label in counts}) < len(counts):
@@ -94,6 +92,22 @@ def class_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]
     if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in counts):
         return sorted(counts, key=lambda label: (int(label), label))
     return sorted(counts)
+
+
+def _note_classes(counts: Counter, rows: int, notes: list[str]) -> None:
+    """Say where accuracy misleads, and where classes look like several labels a text."""
+    label, most = counts.most_common(1)[0]
+    if most > IMBALANCED * rows:
+        notes.append(
+            f"{most / rows:.0%} of the training rows have the label {tables.show(label)}, so always "
+            f"predicting it has an accuracy of {most / rows:.2f}: judge by F1, and give --metric "
+            "macro_f1 to select the checkpoint by it."
+        )
+    if separator := separator_of(list(counts)):
+        notes.append(
+            f"The labels look like several labels a text, separated by {tables.show(separator)}; "
+            f'each combination is a class of its own unless you give --multi-label "{separator}".'
+        )
 
 
 def _note_label_sets(sets: list[tuple[str, ...]], names: list[str], notes: list[str]) -> None:
