@@ -127,15 +127,16 @@ def to_int8(source: Path, file: Path, operators: tuple[str, ...] = ("MatMul", "G
 class OnnxClassifier:
     """An exported classifier: called with the tokenizer's tensors or arrays it returns logits.
 
-    `threads` of the processor (torch's number); between two calls its threads sleep. Inputs
-    (batch, l), logits float32 (batch, classes).
+    `threads` of the processor (torch's number); between two calls its threads sleep, or with
+    `spinning` wait busily, as is onnxruntime's default. Inputs (batch, l), logits float32 (batch,
+    classes).
     """
 
-    def __init__(self, file: str | Path, threads: int | None = None):
+    def __init__(self, file: str | Path, threads: int | None = None, spinning: bool = False):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         options.log_severity_level = 3
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
         try:
             self.session = onnxruntime.InferenceSession(
                 str(file), options, providers=["CPUExecutionProvider"]
