@@ -364,41 +364,39 @@ def tiny_training(monkeypatch, toy):
 def test_interrupted_training_goes_on_to_the_same_weights(toy, tmp_path, monkeypatch):
     tiny_training(monkeypatch, toy)
     texts = many(80)
-    settings = {"batch": 8, "rank": 2, "save_every": 2, "seed": 1}
-    masked_lm_training.train_masked_lm(texts, tmp_path / "whole", 6, **settings)
+    settings = {"batch": 8, "rank": 2, "save_seconds": 0, "seed": 1}
+    masked_lm_training.train_masked_lm(texts, tmp_path / "whole", 60, **settings)
     real, seen = masked_lm_training.mask_words, []
 
     def dies(*arguments):
         seen.append(1)
-        if len(seen) == 6:
+        if len(seen) == 50:  # steps after the second checkpoint
             raise Killed
         return real(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(masked_lm_training, "mask_words", dies)
         with pytest.raises(Killed):
-            masked_lm_training.train_masked_lm(texts, tmp_path / "part", 6, **settings)
-    masked_lm_training.train_masked_lm(texts, tmp_path / "part", 6, **settings)
+            masked_lm_training.train_masked_lm(texts, tmp_path / "part", 60, **settings)
+    masked_lm_training.train_masked_lm(texts, tmp_path / "part", 60, **settings)
     files = [tmp_path / run / "model.safetensors" for run in ("whole", "part")]
     assert files[0].read_bytes() == files[1].read_bytes()
     with pytest.raises(UserError, match="other settings"):
-        masked_lm_training.train_masked_lm(texts, tmp_path / "part", 6, **settings | {"seed": 2})
+        masked_lm_training.train_masked_lm(texts, tmp_path / "part", 60, **settings | {"seed": 2})
 
 
-@pytest.mark.parametrize("after", ["_save_state", "save_checkpoint"])
+@pytest.mark.parametrize("after", ["fit", "save_checkpoint"])
 def test_killed_while_the_last_step_is_saved_the_head_is_still_the_last_one(
     toy, tmp_path, monkeypatch, after
 ):
     tiny_training(monkeypatch, toy)
-    settings = {"batch": 8, "rank": 2, "save_every": 2, "seed": 1}
+    settings = {"batch": 8, "rank": 2, "save_seconds": 0, "seed": 1}
     masked_lm_training.train_masked_lm(many(80), tmp_path / "whole", 4, **settings)
-    real, seen = getattr(masked_lm_training, after), []
+    real = getattr(masked_lm_training, after)
 
-    def dies(*arguments):
-        real(*arguments)
-        seen.append(1)
-        if len(seen) == 2:
-            raise Killed
+    def dies(*arguments, **options):
+        real(*arguments, **options)
+        raise Killed
 
     with monkeypatch.context() as patch:
         patch.setattr(masked_lm_training, after, dies)
@@ -411,7 +409,7 @@ def test_killed_while_the_last_step_is_saved_the_head_is_still_the_last_one(
 
 def test_a_saved_head_loads_merged_and_guesses_as_it_did_in_training(toy, tmp_path, monkeypatch):
     tiny_training(monkeypatch, toy)
-    masked_lm_training.train_masked_lm(many(80), tmp_path, 12, batch=8, rank=2, rate=0.02)
+    masked_lm_training.train_masked_lm(many(80), tmp_path, 12, batch=8, rank=2, learning_rate=0.02)
     model, tokenizer = masked_lm.load_masked_lm("minilm", tmp_path)
     assert not any("lora" in name for name, _ in model.named_parameters())
     fresh = masked_lm.build_masked_lm("minilm", 2)

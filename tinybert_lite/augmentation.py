@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinybert_lite import UserError
 from tinybert_lite.data.corpus import FUNCTION_WORDS
+from tinybert_lite.data.tokenized import pad_rows
 from tinybert_lite.data.word_vectors import Glove
 from tinybert_lite.models.masked_lm import masked_logits
 
@@ -157,11 +158,10 @@ def find_candidates(
 
 def _ask(model, tokenizer, ids, rows, banned: torch.Tensor, k: int) -> None:
     """Fill in the candidates of the words of one batch."""
-    length = max(len(ids[number]) for number, _ in rows)
-    tokens = torch.full((len(rows), length), tokenizer.pad_token_id)
-    where = torch.zeros(len(rows), length, dtype=torch.bool)
-    for i, (number, words) in enumerate(rows):
-        tokens[i, : len(ids[number])] = torch.tensor(ids[number])
+    padded = pad_rows([ids[number] for number, _ in rows], tokenizer.pad_token_id)
+    tokens = torch.from_numpy(padded)
+    where = torch.zeros(tokens.shape, dtype=torch.bool)
+    for i, (_, words) in enumerate(rows):
         where[i, [word.pieces[0] for word in words]] = True
     attend = tokens != tokenizer.pad_token_id
     itself = tokens[where].to(model.device)

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +30,15 @@ LOG_EVERY = 20  # steps between reads of the losses, so that the loop need not w
 class TrainingConfig:
     """How a phase is trained: epochs, sentences a batch, learning rate, and the usual rest.
 
-    `warmup` is the share of steps with a rising learning rate, after which it falls linearly to 0; `clip`
-    the largest gradient norm; `save_seconds` the time between checkpoints, infinite for none.
+    `warmup` is the share of steps with a rising learning rate; it then falls linearly to 0, over the
+    last `decay` of the steps (None: all after the warm-up). `clip` is the largest gradient norm; `save_seconds` the time between checkpoints, infinite for none.
     """
 
     epochs: float = 3
     batch_size: int = 32
     learning_rate: float = 5e-5
     warmup: float = 0.1
+    decay: float | None = None
     weight_decay: float = 0.01
     clip: float = 1.0
     accumulate: int = 1
@@ -80,18 +82,21 @@ def fit(
     score: Callable[[], float] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     progress: bool = True,
+    batches: Callable[[int], list[np.ndarray]] | None = None,
 ) -> History:
     """Train `module` in place on the sum of the losses, and return its history.
 
     `loss(module, rows)` gives named scalar losses of the rows of one batch, means over texts or
-    `MeanLoss`; `lengths` (tokens of each text) group the batches. `score()` is computed after each
-    epoch, larger is better, and the best weights are kept; without it the last ones are. `folder` takes the checkpoint
-    `<name>.safetensors` and `log.jsonl`. `on_step(step, losses)` is called every `LOG_EVERY` steps.
-
-    Raises LossNotFinite, naming the step and rows; the checkpoint keeps the last good weights.
+    `MeanLoss`; `lengths` (tokens of each text) group the batches, unless `batches(epoch)` gives
+    them. `score()` is computed after each epoch, larger is better, and the best weights are kept;
+    without it the last ones are. `folder` takes `<name>.safetensors` and `log.jsonl`.
+    `on_step(step, losses)` is called every `LOG_EVERY` steps. Raises
+    LossNotFinite, naming the step and rows; the checkpoint keeps the last good weights.
     """
     run = _Run(name, module, settings, folder, accelerator, score)
-    per_epoch = math.ceil(len(lengths) / settings.batch_size)
+    if batches is None:
+        batches = partial(length_grouped_batches, lengths, settings.batch_size, settings.seed)
+    per_epoch = len(batches(0))
     total = max(1, round(settings.epochs * per_epoch))
     run.restore()
     model = accelerator.prepare_model(module) if accelerator.num_processes > 1 else module
@@ -101,8 +106,7 @@ def fit(
     with bar:
         while run.step < total:
             epoch = run.step // per_epoch
-            batches = length_grouped_batches(lengths, settings.batch_size, settings.seed, epoch)
-            for rows in batches[run.step % per_epoch :]:
+            for rows in batches(epoch)[run.step % per_epoch :]:
                 learning_rate = learning_rate_at(run.step, total, settings)
                 losses = _step(model, loss, rows, lengths, learning_rate, run)
                 run.step += 1
@@ -130,11 +134,14 @@ def fit(
 
 
 def learning_rate_at(step: int, total: int, settings: TrainingConfig) -> float:
-    """The learning rate of a step counted from 0: linear warm-up, then linear decay to 0."""
+    """The learning rate of a step counted from 0: linear warm-up, constant, linear decay to 0."""
     warm = max(1, round(settings.warmup * total))
     if step < warm:
         return settings.learning_rate * (step + 1) / warm
-    return settings.learning_rate * (total - step) / max(1, total - warm)
+    decay = total - warm if settings.decay is None else math.ceil(settings.decay * total)
+    if total - step > decay:
+        return settings.learning_rate
+    return settings.learning_rate * (total - step) / max(1, decay)
 
 
 def _step(

@@ -21,7 +21,7 @@ COMMANDS = {
     "reviews-lite": "distill --task reviews --teacher reviews-teacher --student lite",
     "reviews-nano": "distill --task reviews --teacher reviews-teacher --student nano",
 }
-MASKED_LM = {"steps": 2000, "batch": 16, "rate": 1.5e-3, "save_every": 50}
+MASKED_LM = {"steps": 2000, "batch": 16, "learning_rate": 1.5e-3}
 
 
 def rebuild(name: str) -> Path:

@@ -76,13 +76,15 @@ GENERAL_POINTS = [
 MASKED_LM_POINTS = [
     ("masked LM", point)
     for point in (
+        KillPoint("half write", 1, "config.json.part"),
         KillPoint("step", 3),
-        KillPoint("half write", 2, "model.safetensors"),
-        KillPoint("after replace", 1, "model.safetensors"),  # the state is of steps before
-        KillPoint("before replace", 3, "state.safetensors"),
-        KillPoint("after replace", 3, "state.safetensors"),
-        KillPoint("half append", 4, "log.jsonl"),
+        KillPoint("half append", 1, "log.jsonl"),
+        KillPoint("half write", 2, "masked-lm.safetensors"),
+        KillPoint("before replace", 1, "masked-lm.safetensors"),
+        KillPoint("after replace", 1, "masked-lm.safetensors"),
         KillPoint("step", 22),
+        KillPoint("half write", 1, "model.safetensors"),
+        KillPoint("before replace", 1, "model.safetensors"),
     )
 ]
 
@@ -132,7 +134,7 @@ def general(toys: Path, out: Path) -> tuple:
 
 def masked_lm(toys: Path, out: Path) -> tuple:
     lines = (toys / "text.txt").read_text(encoding="utf-8").splitlines()
-    options = {"name": str(toys / "masked-lm"), "batch": 8, "rank": 2, "save_every": 4}
+    options = {"name": str(toys / "masked-lm"), "batch": 8, "rank": 2, "save_seconds": 0}
     return train_masked_lm, [lines, out, 80], options
 
 

