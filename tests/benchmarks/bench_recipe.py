@@ -20,6 +20,7 @@ import numpy as np
 from tests.benchmarks.bench_reviews import bits
 from tinybert_lite.data import assets, corpus, paths
 from tinybert_lite.data.files import write_json
+from tinybert_lite.data.statistics import paired_comparison
 from tinybert_lite.models import inference, loading
 from tinybert_lite.pipeline import evaluation, pipeline
 from tinybert_lite.pipeline.config import (
@@ -136,6 +137,61 @@ def summary(results: dict) -> str:
             line += f", agreement {np.mean([run['agreement'] for run in seeds]):.1%}"
         lines.append(f"{line}, {np.mean([run['minutes'] for run in seeds]):.0f} minutes")
     return "\n".join(lines)
+
+
+def readme_table() -> str:
+    """The table of README.md, from recipe.json, latency.json and reviews.json."""
+    runs, fixed = read(RESULT)["runs"], read(RESULT.with_name("reviews.json"))["fixed"]
+    speed = read(RESULT.with_name("latency.json"))
+    times, sizes = speed["latency_ms"]["torch"]["1 x 128"], speed["parameters"]
+    lines = [
+        "| on 2,074 test sentences | accuracy, % | of the teacher | parameters | ms per text |",
+        "|---|---|---|---|---|",
+        f"| teacher | {100 * fixed['teacher']:.1f} | 100 % | {sizes['teacher'] / 1e6:.1f} M "
+        f"| {times['teacher']:.1f} |",
+    ]
+    for name in ("lite", "nano"):
+        scores = [run["student"] for run in runs[f"reviews, {name}"].values()]
+        spread = f" ± {100 * np.std(scores, ddof=1):.1f}" if len(scores) > 1 else ""
+        lines.append(
+            f"| `{name}` | {100 * np.mean(scores):.1f}{spread} "
+            f"| {np.mean(scores) / fixed['teacher']:.1%} | {sizes[name] / 1e6:.1f} M "
+            f"| {times[name]:.1f} ({times['teacher'] / times[name]:.1f} × faster) |".replace(
+                "%", " %"
+            )
+        )
+    lexical, majority = fixed["TF-IDF, logistic regression"], fixed["majority"]
+    lines += [
+        f"| TF-IDF, logistic regression | {100 * lexical:.1f} "
+        f"| {100 * lexical / fixed['teacher']:.1f} % | | |",
+        f"| always the same class | {100 * majority:.1f} | {100 * majority / fixed['teacher']:.1f} % "
+        "| | |",
+    ]
+    return "\n".join(lines)
+
+
+def readme_finding() -> str:
+    """What leaving out equation 7 costs nano, in accuracy and in agreement with the teacher."""
+    results = read(RESULT.with_name("reviews.json"))
+    n, runs = results["test_texts"], results["runs"]
+    teacher = unpacked(results["right"]["teacher"], n)
+
+    def seeds(name: str) -> np.ndarray:
+        return np.stack([unpacked(run["right"], n) for run in runs[name].values()])
+
+    whole, without = seeds("nano"), seeds("no attention loss")
+    accuracy = paired_comparison(whole, without)
+    agreement = paired_comparison(whole == teacher, without == teacher)
+    return (
+        f"without the attention loss, `nano` loses {100 * accuracy.difference:.1f} points of accuracy "
+        f"(p = {accuracy.p_value:.2g}) and {100 * agreement.difference:.1f} points of agreement with "
+        f"its teacher (p = {agreement.p_value:.1g})"
+    )
+
+
+def unpacked(bits_of_texts: str, texts: int) -> np.ndarray:
+    """Booleans (texts,) from what `bits` packed."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits_of_texts), np.uint8))[:texts] > 0
 
 
 def main() -> None:
