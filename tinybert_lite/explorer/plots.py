@@ -16,7 +16,9 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-TEACHER, STUDENT, LOSS, QUIET = "#00639c", "#b84a00", "#b0126f", "#aab4bf"
+# The colors of the whole course: teacher, student, and whatever both are compared with.
+TEACHER, STUDENT, BASELINE = "#0072b2", "#d55e00", "#6e6e6e"
+LOSS, QUIET = "#b0126f", "#aab4bf"
 MAP = "viridis"
 DIFFERENCE = LinearSegmentedColormap.from_list(
     "teacher_student", ["#003f73", "#2f87c0", "#a9d0ea", "#f5f5f3", "#f6c697", "#de7b1e", "#8f3800"]
