@@ -140,33 +140,33 @@ def summary(results: dict) -> str:
 
 
 def readme_table() -> str:
-    """The table of README.md, from recipe.json, latency.json and reviews.json."""
-    runs, fixed = read(RESULT)["runs"], read(RESULT.with_name("reviews.json"))["fixed"]
+    """The table of README.md, from recombination.json, latency.json and reviews.json."""
+    runs = read(RESULT.with_name("recombination.json"))["runs"]
+    fixed = read(RESULT.with_name("reviews.json"))["fixed"]
     speed = read(RESULT.with_name("latency.json"))
     times, sizes = speed["latency_ms"]["torch"]["1 x 128"], speed["parameters"]
+    teacher = fixed["teacher"]
     lines = [
         "| on 2,074 test sentences | accuracy, % | of the teacher | parameters | ms per text |",
         "|---|---|---|---|---|",
-        f"| teacher | {100 * fixed['teacher']:.1f} | 100 % | {sizes['teacher'] / 1e6:.1f} M "
+        f"| teacher | {100 * teacher:.1f} | 100 % | {sizes['teacher'] / 1e6:.1f} M "
         f"| {times['teacher']:.1f} |",
     ]
     for name in ("lite", "nano"):
-        scores = [run["student"] for run in runs[f"reviews, {name}"].values()]
-        spread = f" ± {100 * np.std(scores, ddof=1):.1f}" if len(scores) > 1 else ""
+        texts = {"lite": "200,000", "nano": "300,000"}[name]
+        seeds = runs[f"{name}, {texts} recombined texts"].values()
+        scores = 100 * np.array([run["accuracy"] for run in seeds])
         lines.append(
-            f"| `{name}` | {100 * np.mean(scores):.1f}{spread} "
-            f"| {np.mean(scores) / fixed['teacher']:.1%} | {sizes[name] / 1e6:.1f} M "
-            f"| {times[name]:.1f} ({times['teacher'] / times[name]:.1f} × faster) |".replace(
-                "%", " %"
-            )
+            f"| `{name}` | {scores.mean():.1f} ± {scores.std(ddof=1):.1f} "
+            f"| {scores.mean() / teacher:.1f} % | {sizes[name] / 1e6:.1f} M "
+            f"| {times[name]:.1f} ({times['teacher'] / times[name]:.1f} × faster) |"
         )
-    lexical, majority = fixed["TF-IDF, logistic regression"], fixed["majority"]
-    lines += [
-        f"| TF-IDF, logistic regression | {100 * lexical:.1f} "
-        f"| {100 * lexical / fixed['teacher']:.1f} % | | |",
-        f"| always the same class | {100 * majority:.1f} | {100 * majority / fixed['teacher']:.1f} % "
-        "| | |",
-    ]
+    for title, name in (
+        ("TF-IDF, logistic regression", "TF-IDF, logistic regression"),
+        ("always the same class", "majority"),
+    ):
+        score = 100 * fixed[name]
+        lines.append(f"| {title} | {score:.1f} | {score / teacher:.1f} % | | |")
     return "\n".join(lines)
 
 
