@@ -90,7 +90,7 @@ lint: setup
 	.venv/bin/lint-imports --no-logo
 	$(PY) -m mypy
 
-# The asset archives are named in data/manifest.json and checked while they are saved.
+# The asset archives are named in tinybert_lite/data/manifest.json and checked while they are saved.
 wheelhouse: override FOLDER := $(if $(WHEELHOUSE),$(WHEELHOUSE),wheelhouse)
 wheelhouse: override OFFLINE :=
 wheelhouse: setup

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 
 import pytest
 
@@ -124,3 +125,9 @@ def test_the_real_assets_are_there_and_right_in_every_byte():
     first = (assets.path("reviews") / "movieReviewSnippets_GroundTruth.txt").read_text("utf-8")
     assert len(first.splitlines()) >= 10_605
     assert all(len(line.split("\t")) == 3 for line in first.split("\n") if line)
+
+
+def test_the_list_of_assets_is_part_of_an_installed_package(root):
+    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    packaged = settings["tool"]["setuptools"]["package-data"]["tinybert_lite.data"]
+    assert assets.MANIFEST.relative_to(root / "tinybert_lite" / "data").as_posix() in packaged

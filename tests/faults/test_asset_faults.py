@@ -463,4 +463,4 @@ def test_a_broken_list_of_assets_says_how_to_bring_it_back(made_up, text):
         made_up.manifest.unlink()
     else:
         made_up.manifest.write_text(text)
-    refused("letters", "git checkout data")
+    refused("letters", "git checkout tinybert_lite/data")

