@@ -6,7 +6,7 @@ A (row, seed) that is already in data/results/reviews.json is not run again, so 
 stopped and called as often as there is time; seed 0 of all rows comes first. `--workers 2` shares
 the rows among that many processes of one thread each, which on two cores is faster than one after
 the other. Every student learns from the shipped teacher, on the texts and for the steps of `run
---task reviews`; a row names what it changes. `--table` writes data/results/README.md from
+--task reviews --quick --init svd --metric accuracy`; a row names what it changes. `--table` writes data/results/README.md from
 what is there.
 """
 
@@ -319,8 +319,9 @@ def table(results: dict) -> str:
         f"Accuracy on {results['test_texts']:,} test sentences, in percent; ± is the standard "
         "deviation over the seeds, and one standard error of a single accuracy is about 0.8. "
         "Every student learns from the shipped teacher on the texts and for the steps of "
-        "`python -m tinybert_lite run --task reviews`; most rows change one thing, of nano unless they "
-        "name lite. A row without the intermediate step trains for 1,100 steps instead of 2,800 unless "
+        "`python -m tinybert_lite run --task reviews --quick --init svd --metric accuracy`, the short "
+        "recipe without stage 1; most rows change one thing, of nano unless they "
+        "name lite. What recombined texts add to it is in recombination.json. A row without the intermediate step trains for 1,100 steps instead of 2,800 unless "
         "noted. The rows with hard labels only change several things: no intermediate losses, no "
         "teacher logits, no unlabeled text. CSE is another network, trained for all 2,800. "
         "Notebook 09 explains the terms. "
