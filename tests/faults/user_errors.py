@@ -69,10 +69,24 @@ CASES = {
             ("training file empty", "empty.csv", "empty.csv is empty"),
             ("wrong suffix", "toy.txt", "does not end in .csv"),
             ("NUL character", "nul.csv", "NUL character in line 2"),
-            ("wrong encoding", "latin.csv", "is not UTF-8"),
+            ("another alphabet without UTF-8", "cyrillic.csv", "is not UTF-8 text: byte 12, in line 2"),
+            ("damaged UTF-8", "utf-8.csv", "is not UTF-8 text: byte 29, in line 4"),
+            ("damaged Excel workbook", "sheet.xlsx", "is no Excel workbook or is damaged"),
+            ("a line with too many fields", "ragged.csv", "Line 3 of ragged.csv has 3 fields"),
+            ("lists for labels", "lists.jsonl", "add --multi-label"),
+            ("no name of a data set", "hub:a/b/c", "names no data set"),
+            ("data set without a network", "hub:no-such/set", "the hub does not give it"),
+            ("a folder that is no data set", "hub:teacher", "is no saved data set"),
             ("one class", "one.csv", "at least two classes"),
         ]
     },
+    "one label in all": (
+        "run --cpu --train one.csv --text text --label label --multi-label --teacher teacher --out new",
+        "at least two different ones"),
+    "no lists where lists are named": (f"{RUN} --multi-label list {NEW}", "where a list is needed"),
+    "several labels and a number": (f"{RUN} --regression --multi-label {NEW}", "exclude each other"),
+    "no separator": (f"{RUN} --multi-label= {NEW}", "takes the separator"),
+    "--multi-label of a known task": (f"run --task reviews --multi-label {NEW}", "--multi-label belongs to --train"),
     "evaluation labels that training lacks": (f"{RUN} --test other.csv {NEW}", "labels that training lacks"),
     "evaluation file is the training file": (f"{RUN} --test toy.csv {NEW}", "both the training and"),
     "unknown student": (f"{RUN} {NEW} --student tiny", "no student 'tiny'"),
@@ -209,7 +223,11 @@ def make_world(folder: Path) -> Path:
     shutil.copy(folder / "toy.csv", folder / "toy.txt")
     (folder / "empty.csv").write_text("")
     (folder / "nul.csv").write_bytes(b"text,label\na\0b,c\n")
-    (folder / "latin.csv").write_bytes("text,label\ncafé,b\n".encode("latin-1"))
+    (folder / "cyrillic.csv").write_bytes("text,label\nхороший фильм,да\n".encode("cp1251"))
+    (folder / "utf-8.csv").write_bytes("text,label\ncafé,b\nnaïve,c\n".encode() + b"\xe9,b\n")
+    (folder / "sheet.xlsx").write_bytes(b"PK\x03\x04")
+    (folder / "ragged.csv").write_text("text;label\na;b\none;too;many\n")
+    (folder / "lists.jsonl").write_text('{"text": "a", "label": ["b"]}\n')
     (folder / "one.csv").write_text("text,label\n" + "".join(f"text {i},a\n" for i in range(30)))
     (folder / "other.csv").write_text("text,label\nthe film was fine,splendid\n")
     names = {0: "bad", 1: "good", 2: "so-so"}
