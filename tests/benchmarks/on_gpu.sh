@@ -10,12 +10,13 @@
 #           bash tests/benchmarks/on_gpu.sh sst2         SST-2: teacher, lite, nano
 #           bash tests/benchmarks/on_gpu.sh reviews      the ablations, three seeds
 #           bash tests/benchmarks/on_gpu.sh general      stage 1 at length, lite and nano
-# OUT names the folder for results (default runs/gpu); what is there already is continued.
+# FORMS, STEPS, SWITCH_STEPS, ROUNDS and DEVICE=cpu make `speed` a rehearsal. OUT names the folder for results (default runs/gpu); what is there already is continued.
 set -eu
 cd "$(dirname "$0")/../.."
 OUT=${OUT:-runs/gpu}
 mkdir -p "$OUT"
-export TINYBERT_LITE_CACHE=$PWD/.gpu/cache TINYBERT_LITE_TEACHER=$PWD/.gpu/minilm PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+export TINYBERT_LITE_CACHE=${TINYBERT_LITE_CACHE:-$PWD/.gpu/cache} PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+export TINYBERT_LITE_TEACHER=${TINYBERT_LITE_TEACHER:-$PWD/.gpu/minilm}
 PY=${PY:-python3}
 DEVICE=${DEVICE:-cuda}
 sst2="--train .gpu/sst2/train.tsv --test .gpu/sst2/dev.tsv --text sentence --label label"
@@ -26,17 +27,18 @@ correct)
     ;;
 speed)
     # batch size of an additional optimized side: the first has 32, as the baseline
-    for form in "sst2 embedded 64 256" "random bert-base 128 128" "random bert-base 512 32"; do
-        read -r texts size tokens batch <<<"$form"
+    forms=${FORMS:-sst2 embedded 64 256;random bert-base 128 128;random bert-base 512 32}
+    while read -r texts size tokens batch; do
         [ -f "$OUT/speed-$texts-$tokens.json" ] && continue
         parts="intermediate prediction" own=""
         [ "$texts" = sst2 ] && parts="$parts finetune inference attention" own=$sst2
         # shellcheck disable=SC2086
         $PY -m tinybert_lite bench $parts --size "$size" --tokens "$tokens" --device "$DEVICE" \
-            --batch-size "$batch" --steps "${STEPS:-0}" $own --out "$OUT/speed-$texts-$tokens.json"
-    done
+            --batch-size "$batch" --steps "${STEPS:-0}" $own --out "$OUT/speed-$texts-$tokens.json" \
+            </dev/null
+    done <<<"${forms//;/$'\n'}"
     $PY tests/benchmarks/bench_switches.py --device "$DEVICE" --steps "${SWITCH_STEPS:-100}" \
-        --out "$OUT/switches.json"
+        --rounds "${ROUNDS:-3}" --out "$OUT/switches.json"
     ;;
 sst2)
     task=$sst2
