@@ -14,7 +14,7 @@ from tinybert_lite.course.exercises import ship_it
 from tinybert_lite.course.exercises.ship_it import (
     check_choose,
     check_limits,
-    check_quantise,
+    check_quantize,
     check_time_by_operator,
 )
 
@@ -24,92 +24,92 @@ WRONG, wrong = register()
 # 8 bits
 
 
-def quantise(table):
+def quantize(table):
     scale = table.abs().amax(1, keepdim=True) / 127
     scale = scale.clamp_min(1e-12)
     return torch.round(table / scale).to(torch.int8), scale
 
 
-@wrong(check_quantise, "one scale for the whole table")
+@wrong(check_quantize, "one scale for the whole table")
 def one_scale(table):
     scale = table.abs().max() / 127
     return torch.round(table / scale).to(torch.int8), scale
 
 
-@wrong(check_quantise, "a scale for each column")
+@wrong(check_quantize, "a scale for each column")
 def column_scales(table):
     scale = table.abs().max(0, keepdim=True).values / 127
     return (table / scale).round().to(torch.int8), scale
 
 
-@wrong(check_quantise, "cut off instead of rounded")
+@wrong(check_quantize, "cut off instead of rounded")
 def cast_only(table):
     scale = (table.abs().amax(1, keepdim=True) / 127).clamp_min(1e-9)
     return (table / scale).to(torch.int8), scale
 
 
-@wrong(check_quantise, "divided by 128")
+@wrong(check_quantize, "divided by 128")
 def by_128(table):
     scale = (table.abs().amax(1, keepdim=True) / 128).clamp_min(1e-9)
     return (table / scale).round().to(torch.int16).to(torch.int8), scale
 
 
-@wrong(check_quantise, "divided by 255")
+@wrong(check_quantize, "divided by 255")
 def by_255(table):
     scale = (table.abs().amax(1, keepdim=True) / 255).clamp_min(1e-9)
     return (table / scale).round().to(torch.int16), scale
 
 
-@wrong(check_quantise, "the sign left out of the scale")
+@wrong(check_quantize, "the sign left out of the scale")
 def no_abs(table):
     scale = (table.amax(1, keepdim=True) / 127).clamp_min(1e-12)
     return torch.round(table / scale).clamp(-1e6, 1e6).to(torch.int32).to(torch.int8), scale
 
 
-@wrong(check_quantise, "the scale upside down")
+@wrong(check_quantize, "the scale upside down")
 def upside_down(table):
     factor = 127 / table.abs().amax(1, keepdim=True).clamp_min(1e-9)
     return (table * factor).round().to(torch.int8), factor
 
 
-@wrong(check_quantise, "NaN or infinity")
+@wrong(check_quantize, "NaN or infinity")
 def zero_words(table):
     factor = 127 / table.abs().amax(1, keepdim=True)
     return torch.nan_to_num((table * factor).round()).to(torch.int8), factor
 
 
-@wrong(check_quantise, "not stored in 8 bits")
+@wrong(check_quantize, "not stored in 8 bits")
 def kept_in_float(table):
     scale = (table.abs().amax(1, keepdim=True) / 127).clamp_min(1e-12)
     return torch.round(table / scale), scale
 
 
-@wrong(check_quantise, "a scale that does not fit")
+@wrong(check_quantize, "a scale that does not fit")
 def scale_without_its_axis(table):
     scale = (table.abs().amax(1) / 127).clamp_min(1e-12)
     return torch.round(table / scale[:, None]).to(torch.int8), scale
 
 
-@wrong(check_quantise, "not two tensors")
+@wrong(check_quantize, "not two tensors")
 def only_the_table(table):
-    return quantise(table)[0]
+    return quantize(table)[0]
 
 
-@wrong(check_quantise, "another shape")
+@wrong(check_quantize, "another shape")
 def transposed(table):
-    q, scale = quantise(table)
+    q, scale = quantize(table)
     return q.T, scale
 
 
-@wrong(check_quantise, "another table")
+@wrong(check_quantize, "another table")
 def fewer_levels(table):
     scale = (table.abs().amax(1, keepdim=True) / 31).clamp_min(1e-12)
     return torch.round(table / scale).to(torch.int8), scale
 
 
-@wrong(check_quantise, "it stopped with an error")
+@wrong(check_quantize, "it stopped with an error")
 def misspelt(table):
-    return table.quantise()
+    return table.quantize()
 
 
 def test_a_scale_that_is_a_little_larger_passes_too():
@@ -117,7 +117,7 @@ def test_a_scale_that_is_a_little_larger_passes_too():
         scale = table.abs().amax(1, keepdim=True) / 127 * 1.001 + 1e-9
         return torch.round(table / scale).to(torch.int8), scale
 
-    assert check_quantise(careful).passed
+    assert check_quantize(careful).passed
 
 
 # where the time goes
@@ -320,7 +320,7 @@ def test_there_are_enough_wrong_answers():
 @pytest.mark.parametrize(
     ("check", "solution"),
     [
-        (check_quantise, quantise),
+        (check_quantize, quantize),
         (check_time_by_operator, time_by_operator),
         (check_choose, choose),
     ],
@@ -339,7 +339,7 @@ def test_a_wrong_answer_is_told_its_mistake(check, says, function):
     assert len(result.hint) > 10
 
 
-@pytest.mark.parametrize("check", [check_quantise, check_time_by_operator, check_choose])
+@pytest.mark.parametrize("check", [check_quantize, check_time_by_operator, check_choose])
 @pytest.mark.parametrize("nothing", [None, ..., lambda *_: None, lambda *_: ...])
 def test_what_was_not_tried_says_so(check, nothing):
     result = check(nothing)

@@ -28,7 +28,7 @@ from tinybert_lite.course.exercises.hidden_states import (
 from tinybert_lite.course.exercises.ship_it import (
     check_choose,
     check_limits,
-    check_quantise,
+    check_quantize,
     check_time_by_operator,
 )
 from tinybert_lite.course.exercises.soft_labels import (
@@ -69,7 +69,12 @@ from tinybert_lite.course.exercises.what_transferred import (
     check_flips,
     check_moved,
 )
-from tinybert_lite.course.exercises.your_own import check_hours, check_leaks, check_standard_error
+from tinybert_lite.course.exercises.your_own import (
+    check_hours,
+    check_leaks,
+    check_macro_f1,
+    check_paired_error,
+)
 
 __all__ = [
     "Result",
@@ -97,17 +102,19 @@ __all__ = [
     "check_intermediate_loss",
     "check_leaks",
     "check_limits",
+    "check_macro_f1",
     "check_mapping",
     "check_mask_repair",
     "check_moved",
     "check_neighbours",
     "check_new_row",
     "check_pair_rows",
+    "check_paired_error",
     "check_pairs",
     "check_parameters",
     "check_prediction",
     "check_previous_head",
-    "check_quantise",
+    "check_quantize",
     "check_ranking",
     "check_rate",
     "check_regression_target",
@@ -115,7 +122,6 @@ __all__ = [
     "check_shuffled",
     "check_sizes",
     "check_soft_cross_entropy",
-    "check_standard_error",
     "check_surplus",
     "check_suspect",
     "check_teacher_hidden",

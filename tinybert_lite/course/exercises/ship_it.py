@@ -10,7 +10,7 @@ from torch import Tensor
 from tinybert_lite.course.exercises.checking import NOT_TRIED, Mistake, Result, draw, run, wrong
 
 
-def check_quantise(candidate: Callable | None) -> Result:
+def check_quantize(candidate: Callable | None) -> Result:
     """Check `candidate(table)`, an embedding table (words, width) in 8 bits, a scale for each word.
 
     The answer is `(q, scale)`: q int8 (words, width) between -127 and 127, scale (words, 1), with
@@ -29,7 +29,7 @@ def check_quantise(candidate: Callable | None) -> Result:
             "One word's vector is all zeros, and its scale became 0: clamp the scale from below, "
             "or put 1 there.",
         )
-    known = next((m for m in QUANTISE_MISTAKES if _alike(answers, map(m.answer, tables))), None)
+    known = next((m for m in QUANTIZE_MISTAKES if _alike(answers, map(m.answer, tables))), None)
     if known:
         return wrong(known.name, known.hint)
     if answers[0][0].dtype != torch.int8:
@@ -163,7 +163,7 @@ def _not_a_pair(answer, table: Tensor) -> Result | None:
     return None
 
 
-def _quantise(table: Tensor, **changed) -> tuple[Tensor, Tensor]:
+def _quantize(table: Tensor, **changed) -> tuple[Tensor, Tensor]:
     """Symmetric 8 bits, and what becomes of it when one step is done otherwise."""
     how: dict[str, Any] = dict(
         extent=lambda t: t.abs().amax(1, keepdim=True), levels=127, settle=torch.round
@@ -178,43 +178,43 @@ def _wrapped(x: Tensor) -> Tensor:
 
 
 def _upside_down(table: Tensor) -> tuple[Tensor, Tensor]:
-    q, scale = _quantise(table)
+    q, scale = _quantize(table)
     return q, 1 / scale
 
 
-QUANTISE_MISTAKES = [
+QUANTIZE_MISTAKES = [
     Mistake(
         "one scale for the whole table",
         "The largest number of all sets the step for every word, and words with short vectors "
         "become zeros: take the largest of each row, abs().amax(1, keepdim=True).",
-        lambda t: _quantise(t, extent=lambda t: t.abs().max().expand(len(t), 1)),
+        lambda t: _quantize(t, extent=lambda t: t.abs().max().expand(len(t), 1)),
     ),
     Mistake(
         "a scale for each column",
         "amax(0) goes over the words; a lookup reads a row, so give each row its scale: amax(1).",
-        lambda t: _quantise(t, extent=lambda t: t.abs().amax(0, keepdim=True)),
+        lambda t: _quantize(t, extent=lambda t: t.abs().amax(0, keepdim=True)),
     ),
     Mistake(
         "cut off instead of rounded",
         ".to(torch.int8) alone drops what is behind the point, towards zero: round first. The "
         "error is otherwise up to a whole step, and always to the same side.",
-        lambda t: _quantise(t, settle=torch.trunc),
+        lambda t: _quantize(t, settle=torch.trunc),
     ),
     Mistake(
         "divided by 128",
         "The largest number becomes 128, which int8 does not have: it comes out as -128, with "
         "the other sign. Divide by 127.",
-        lambda t: _quantise(t, levels=128, settle=_wrapped),
+        lambda t: _quantize(t, levels=128, settle=_wrapped),
     ),
     Mistake(
         "divided by 255",
         "255 is the number of steps of both sides together; each side has 127.",
-        lambda t: _quantise(t, levels=255),
+        lambda t: _quantize(t, levels=255),
     ),
     Mistake(
         "the sign left out of the scale",
         "A row's largest number may be below zero: take abs() before amax().",
-        lambda t: _quantise(
+        lambda t: _quantize(
             t, extent=lambda t: t.amax(1, keepdim=True), settle=lambda x: _wrapped(x.clamp(-1e6, 1e6))
         ),
     ),

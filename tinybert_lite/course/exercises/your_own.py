@@ -1,6 +1,8 @@
-"""The exercises of notebook 11: noise, leaks between files, and how long a run will take."""
+"""The exercises of notebook 11: paired errors, leaks, macro F1, and how long a run takes."""
 
 from collections.abc import Callable
+
+import numpy as np
 
 from tinybert_lite.course.exercises.checking import NOT_TRIED, Result, wrong
 
@@ -16,44 +18,109 @@ TEST = [
 LEAKED = 7
 
 
-def check_standard_error(candidate: Callable | None) -> Result:
-    """`standard_error(accuracy, n)`: how far an accuracy on n texts is off by chance alone."""
-    n = 2_074
-    right = (0.85 * 0.15 / n) ** 0.5
+def check_paired_error(candidate: Callable | None) -> Result:
+    """`paired_error(right_a, right_b)`: the standard error of the difference of two accuracies.
+
+    Boolean arrays (texts,): which of the same texts each of two models gets right.
+    """
+    texts = np.arange(n := 1_000_000)  # so many that n − 1 makes no difference
+    a, b = texts < 850_000, (texts >= 40_000) & (texts < 890_000)  # right equally often
+    k = int((a != b).sum())
+    apart = (a.var() / n + b.var() / n) ** 0.5
     mistakes = {
-        0.85 * 0.15 / n: ("the variance", "Take the square root."),
-        (0.85 * 0.15) ** 0.5: ("of one text", "A mean of n texts is √n times steadier."),
-        (0.85 * 0.15) ** 0.5 / n: ("divided by n outside the root", "It falls with √n, not n."),
-        (0.85 / n) ** 0.5: ("the wrong answers are missing", "p (1 − p), not p alone."),
-        1 / n**0.5: ("accuracy is not used", "Near 1 an accuracy is steadier: p (1 − p)."),
-        1.96 * right: ("an interval, not the error", "The check wants one standard error."),
-        100 * right: ("percent", "Accuracy is given as a share; answer as a share."),
+        apart: (
+            "not paired",
+            "That treats the texts as two separate test sets. Count disagreements.",
+        ),
+        a.std() / n**0.5: ("the error of one score", "The difference counts, not one accuracy."),
+        b.std() / n**0.5: ("the error of one score", "The difference counts, not one accuracy."),
+        k**0.5: ("a count, not a share", "Divide by the number of texts."),
+        k / n: ("the share of disagreements", "k coin tosses have a standard deviation of √k."),
+        k / n**2: ("the variance", "Take the square root."),
+        (k / n) ** 0.5: ("divided by √n", "√k texts out of n: divide by n, not by √n."),
+        0.0: (
+            "only the net difference counted",
+            "Disagreements in both directions count: those only a gets right, those only b does.",
+        ),
+        1.96 * k**0.5 / n: ("an interval, not the error", "The check wants one standard error."),
+        100 * k**0.5 / n: ("percent", "Return a share, as accuracies are."),
     }
-    good = f"{100 * right:.2f} points: of two students closer than that, neither is better."
-    return _number(candidate, (0.85, n), right, mistakes, good)
+    good = f"{k:,} disagreements: ± {100 * k**0.5 / n:.3f} points. Two separate test sets: "
+    good += f"± {100 * apart:.3f}."
+    return _number(candidate, (a, b), k**0.5 / n, mistakes, good)
+
+
+def check_macro_f1(candidate: Callable | None) -> Result:
+    """`macro_f1(predictions, labels)`: the mean over the classes of F1, class indices (texts,)."""
+    labels = np.array([0] * 30 + [1] * 12 + [2] * 6 + [3] * 2)
+    predictions = np.array([0] * 26 + [1] * 4 + [1] * 8 + [0] * 4 + [2] * 3 + [0] * 3 + [0] * 2)
+    tp, fp, fn = (
+        np.array([f(predictions == c, labels == c).sum() for c in range(4)])
+        for f in (lambda p, t: p & t, lambda p, t: p & ~t, lambda p, t: ~p & t)
+    )
+    f1 = 2 * tp / (2 * tp + fp + fn)
+    precision, recall = tp[:3] / (tp + fp)[:3], tp / (tp + fn)
+    precision = np.append(precision, 0.0)
+    share = np.bincount(labels) / len(labels)
+    means = precision.mean(), recall.mean()
+    mistakes = {
+        tp.sum() / len(labels): (
+            "accuracy, or micro F1",
+            "All texts in one pile: the large classes decide. Compute F1 per class, then the mean.",
+        ),
+        float(f1 @ share): (
+            "weighted by the size of the classes",
+            "Every class counts the same, however rare it is: a plain mean.",
+        ),
+        f1[:3].mean(): (
+            "a class that is never predicted is left out",
+            "Its F1 is 0 and it counts: take the classes from the labels, not the predictions.",
+        ),
+        (tp / (2 * tp + fp + fn)).mean(): ("half of it", "2·TP above the line."),
+        (tp / (tp + fp + fn)).mean(): ("the Jaccard index", "2·TP, above and below the line."),
+        2 * means[0] * means[1] / sum(means): (
+            "F1 of the mean precision and recall",
+            "F1 of each class first, then the mean.",
+        ),
+        means[0]: ("mean precision", "FN is missing: what of the class was not found?"),
+        means[1]: ("mean recall", "FP is missing: what was wrongly put into the class?"),
+        f1.sum(): ("a sum", "Divide by the number of classes."),
+        f1[1]: ("one class only", "F1 of class 1 is what two-class tasks report; here all count."),
+        100 * f1.mean(): ("percent", "Return a share."),
+    }
+    good = (
+        f"Accuracy is {tp.sum() / len(labels):.2f} here, and macro F1 {f1.mean():.2f}: one class "
+    )
+    return _number(
+        candidate,
+        (predictions, labels),
+        float(f1.mean()),
+        mistakes,
+        good + "is never predicted.",
+    )
 
 
 def check_leaks(candidate: Callable | None) -> Result:
-    """`leaks(train, test)`: how many test texts stand in training, letter case and blanks aside."""
+    """`leaks(train, test)`: how many test texts are in training, ignoring case and spaces."""
     mistakes = {
-        2: ("letter by letter only", "“LOUD FAN” and “loud  fan” are the same text to BERT."),
-        4: ("letter case counts", "The tokenizer of an uncased model lowers every letter."),
-        6: ("blanks count", "Two blanks are one, and none at the ends: `' '.join(text.split())`."),
-        3: ("repeats counted once", "Each test text that has leaked counts."),
+        2: ("compared letter by letter", "“LOUD FAN” and “loud  fan” are the same text to BERT."),
+        4: ("case is not ignored", "The tokenizer of an uncased model lowercases every letter."),
+        6: ("spaces are not ignored", "Make every run of spaces one: `' '.join(text.split())`."),
+        3: ("repeats counted once", "Count every test text that leaked, repeats included."),
         9: ("parts of texts count", "“It broke” is only the beginning of another text."),
-        8: ("counted on the training side", "Count test texts that training has."),
-        0.7: ("a share", "The question asks how many."),
+        8: ("counted on the training side", "Count test texts, not training texts."),
+        0.7: ("a share", "Return how many, not which share."),
     }
     return _number(
-        candidate, (TRAIN, TEST), LEAKED, mistakes, "7 of 10: this test asks for memory."
+        candidate, (TRAIN, TEST), LEAKED, mistakes, "7 of 10: this test measures memory."
     )
 
 
 def check_hours(candidate: Callable | None) -> Result:
     """`hours(teacher, student, texts, epochs, rate)`: of intermediate distillation.
 
-    `teacher` and `student` are FLOPs of one text forward, `rate` FLOPs a second that are reached.
-    The teacher is asked once for each text; a student's step costs three times its forward pass.
+    `teacher` and `student` are FLOPs per forward pass of one text, `rate` the sustained FLOP/s.
+    The teacher reads each text once; a training step costs three times the student's forward pass.
     """
     teacher, student, texts, epochs, rate = case = 22.4e9, 1.2e9, 1_000_000, 5, 2e13
     seconds = (texts * teacher + 3 * epochs * texts * student) / rate
@@ -64,19 +131,25 @@ def check_hours(candidate: Callable | None) -> Result:
         seconds / 60: ("minutes", "An hour has 60 of them."),
         learn / rate / 3600: ("the teacher is free", "It reads every text too, once."),
         (every + learn) / rate / 3600: (
-            "the teacher is asked in each epoch",
-            "Its answers are kept: one pass.",
+            "the teacher runs in every epoch",
+            "Its outputs are kept: one pass.",
         ),
-        (3 * every + learn) / rate / 3600: ("the teacher learns", "It is only asked: forward."),
-        (3 * texts * teacher + learn) / rate / 3600: ("the teacher learns", "Forward, only."),
+        (3 * every + learn) / rate / 3600: (
+            "the teacher is trained",
+            "It only runs forward, once.",
+        ),
+        (3 * texts * teacher + learn) / rate / 3600: (
+            "the teacher is trained",
+            "It only runs forward.",
+        ),
         (texts * teacher + learn / 3) / rate / 3600: (
-            "the student only reads",
-            "Backward costs about twice the forward pass: 3 in all.",
+            "the student only runs forward",
+            "The backward pass costs about twice the forward pass: three in all.",
         ),
         (texts * teacher + learn / epochs) / rate / 3600: ("one epoch", "There are five."),
     }
     share = texts * teacher / (seconds * rate)
-    good = f"{seconds / 60:.0f} minutes if the rate is reached; {share:.0%} of it is the teacher."
+    good = f"{seconds / 60:.0f} minutes at that rate; the teacher takes {share:.0%} of it."
     return _number(candidate, case, seconds / 3600, mistakes, good)
 
 
@@ -91,13 +164,13 @@ def _number(candidate, case: tuple, right: float, mistakes: dict, good: str) -> 
     except NotImplementedError:
         return NOT_TRIED
     except Exception as error:  # whatever the learner wrote
-        return wrong(f"it stops with {type(error).__name__}", str(error))
+        return wrong(f"it stopped with {type(error).__name__}", str(error))
     if answer is None or answer is ...:
         return NOT_TRIED
     try:
         answer = float(answer)
     except (TypeError, ValueError):
-        return wrong("not a number", f"It gave {answer!r}.")
+        return wrong("not a number", f"Your function returns {answer!r}.")
     if _close(answer, right):
         return Result(True, hint=good)
     for known, (mistake, hint) in mistakes.items():
