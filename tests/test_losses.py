@@ -11,6 +11,7 @@ from tinybert_lite.losses import (
     hidden_loss,
     regression_loss,
     relation_heads,
+    sigmoid_cross_entropy,
     soft_cross_entropy,
 )
 
@@ -271,3 +272,54 @@ def test_shapes_that_do_not_fit_are_refused_in_words(call):
 
 def test_the_regression_target_is_the_teachers_prediction():
     assert regression_loss(torch.tensor([[1.0], [2.0]]), torch.tensor([1.0, 4.0])) == 2.0
+
+
+# Several labels a text ----------------------------------------------------------------------------
+
+logit_pairs = st.tuples(st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**31))
+
+
+def two_classes(logits):
+    """Each label as a task of two classes, present and absent, with logits (z, 0)."""
+    return torch.stack([logits.flatten(), torch.zeros(logits.numel())], dim=-1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(logit_pairs, st.floats(0.25, 8))
+def test_sigmoid_cross_entropy_is_equation_10_of_each_label_with_logits_z_and_0(shape, t):
+    texts, labels, seed = shape
+    g = torch.Generator().manual_seed(seed)
+    student, teacher = (4 * torch.randn(texts, labels, generator=g) for _ in range(2))
+    losses, gradients = [], []
+    for form in ("sigmoid", "softmax"):
+        z = student.clone().requires_grad_()
+        if form == "sigmoid":
+            loss = sigmoid_cross_entropy(z, teacher, t)
+        else:
+            loss = soft_cross_entropy(two_classes(z), two_classes(teacher), t)
+        loss.backward()
+        losses.append(loss.detach())
+        gradients.append(z.grad)
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+    expected = (torch.sigmoid(student / t) - torch.sigmoid(teacher / t)) / (t * student.numel())
+    torch.testing.assert_close(gradients[0], expected, rtol=1e-4, atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(logit_pairs)
+def test_sigmoid_cross_entropy_is_smallest_at_the_teachers_logits(shape):
+    texts, labels, seed = shape
+    g = torch.Generator().manual_seed(seed)
+    teacher, other = (3 * torch.randn(texts, labels, generator=g) for _ in range(2))
+    assert sigmoid_cross_entropy(teacher, teacher) <= sigmoid_cross_entropy(other, teacher) + 1e-6
+
+
+def test_sigmoid_cross_entropy_is_finite_for_huge_logits_and_refuses_what_does_not_fit():
+    huge = torch.tensor([[1e4, -1e4]])
+    assert sigmoid_cross_entropy(huge, huge) == 0
+    assert sigmoid_cross_entropy(-huge, huge) == 1e4
+    with pytest.raises(ValueError, match="differ in shape"):
+        sigmoid_cross_entropy(huge, huge[:, :1])
+    with pytest.raises(ValueError, match="greater than 0"):
+        sigmoid_cross_entropy(huge, huge, 0.0)

@@ -19,9 +19,11 @@ from tinybert_lite.losses import (
     hidden_loss,
     regression_loss,
     relation_heads,
+    sigmoid_cross_entropy,
     soft_cross_entropy,
 )
 from tinybert_lite.models.inference import predict
+from tinybert_lite.models.labels import MULTI_LABEL
 from tinybert_lite.students import Projection
 from tinybert_lite.teacher_cache import TeacherCache, attention_form
 from tinybert_lite.training import History, MeanLoss, TrainingConfig, fit
@@ -37,8 +39,9 @@ def finetune(
     name: str = "finetune",
     **options,
 ) -> History:
-    """Train a classifier on hard labels (classes or numbers), in place."""
-    regression = teacher.config.num_labels == 1
+    """Train a classifier on hard labels in place: classes, numbers, or several labels a text."""
+    multi_label = teacher.config.problem_type == MULTI_LABEL
+    regression = teacher.config.num_labels == 1 and not multi_label
     labels = torch.from_numpy(train.labels).to(accelerator.device)
 
     def loss(module: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:
@@ -46,6 +49,8 @@ def finetune(
         target = labels[rows]
         if regression:
             return {"label": F.mse_loss(logits[:, 0], target.float())}
+        if multi_label:
+            return {"label": F.binary_cross_entropy_with_logits(logits, target.float())}
         return {"label": F.cross_entropy(logits, target)}
 
     teacher.to(accelerator.device).train()
@@ -176,13 +181,18 @@ def distill_intermediate(
 
 
 def prediction_loss(
-    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    temperature: float = 1.0,
+    multi_label: bool = False,
 ) -> Tensor:
     """Loss of the prediction step, both sides (texts, classes), averaged over texts.
 
-    Soft cross-entropy at a temperature (equation 10); mean squared error where there is one class,
-    that is, for a regression.
+    Soft cross-entropy at a temperature (equation 10), or with `multi_label` its form for several
+    labels a text; mean squared error where there is one class, that is, for a regression.
     """
+    if multi_label:
+        return sigmoid_cross_entropy(student_logits, teacher_logits, temperature)
     if student_logits.shape[-1] == 1:
         return regression_loss(student_logits, teacher_logits)
     return soft_cross_entropy(student_logits, teacher_logits, temperature)
@@ -201,7 +211,7 @@ def distill_prediction(
     teacher_logits: Tensor | None = None,
     **options,
 ) -> History:
-    """Prediction-layer distillation (equation 10); mean squared error for a regression.
+    """Prediction-layer distillation (equation 10); for other tasks see `prediction_loss`.
 
     `teacher_logits` are the teacher's logits (texts, classes); without them they are computed here
     once. Hard labels are not used.
@@ -210,10 +220,12 @@ def distill_prediction(
         teacher.to(accelerator.device).eval()
         teacher_logits = torch.from_numpy(predict(teacher, train))
     teacher_logits = teacher_logits.to(accelerator.device)
+    multi_label = student.config.problem_type == MULTI_LABEL
 
     def loss(module: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:
         logits = module(**train.batch(rows, accelerator.device)).logits
-        return {"prediction": prediction_loss(logits, teacher_logits[rows], temperature)}
+        targets = teacher_logits[rows]
+        return {"prediction": prediction_loss(logits, targets, temperature, multi_label)}
 
     student.requires_grad_(True).to(accelerator.device).train()
     return fit(name, student, loss, train.lengths, settings, folder, accelerator, score, **options)

@@ -149,16 +149,27 @@ def soft_cross_entropy(
 
     Raises ValueError when shapes differ or the temperature is not positive.
     """
-    if student_logits.shape != teacher_logits.shape:
-        raise ValueError(
-            f"Logits differ in shape: student {tuple(student_logits.shape)}, "
-            f"teacher {tuple(teacher_logits.shape)}."
-        )
-    if not temperature > 0:
-        raise ValueError(f"Temperature must be greater than 0, not {temperature}.")
+    _check_logits(student_logits, teacher_logits, temperature)
     soft_labels = F.softmax(teacher_logits.float() / temperature, dim=-1)
     log_student = F.log_softmax(student_logits.float() / temperature, dim=-1)
     return -(soft_labels * log_student).sum(-1).mean()
+
+
+def sigmoid_cross_entropy(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """Binary cross-entropy against the teacher's sigmoid outputs, label by label, a scalar.
+
+    For tasks with several labels a text: logits (batch, labels), averaged over batch and labels.
+    It is equation 10 with two classes for each label, present and absent: softmax of (z, 0) is
+    (σ(z), 1 − σ(z)), so one label's loss is `soft_cross_entropy` of the logits (z, 0). Both sides
+    are divided by the temperature, without a factor t².
+
+    Raises ValueError when shapes differ or the temperature is not positive.
+    """
+    _check_logits(student_logits, teacher_logits, temperature)
+    soft_labels = torch.sigmoid(teacher_logits.float() / temperature)
+    return F.binary_cross_entropy_with_logits(student_logits.float() / temperature, soft_labels)
 
 
 def regression_loss(student_outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
@@ -168,6 +179,16 @@ def regression_loss(student_outputs: Tensor, teacher_outputs: Tensor) -> Tensor:
     a bug; the target of distillation is the teacher.
     """
     return F.mse_loss(student_outputs.float().flatten(), teacher_outputs.float().flatten())
+
+
+def _check_logits(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> None:
+    if student_logits.shape != teacher_logits.shape:
+        raise ValueError(
+            f"Logits differ in shape: student {tuple(student_logits.shape)}, "
+            f"teacher {tuple(teacher_logits.shape)}."
+        )
+    if not temperature > 0:
+        raise ValueError(f"Temperature must be greater than 0, not {temperature}.")
 
 
 class _SquaredError(torch.autograd.Function):

@@ -207,6 +207,7 @@ def test_scores_are_those_of_the_definitions():
     splits = {"train": tasks.Split([], None, labels)}
     scores = tasks.Task("t", "classification", ["n", "p"], "f1", splits, "").score(answers, labels)
     assert scores == {"f1": pytest.approx(2 / 3), "accuracy": pytest.approx(2 / 3),
+                      "macro_f1": pytest.approx(2 / 3),
                       "matthews": pytest.approx(1 / 3)}  # fmt: skip
     task = tasks.Task("t", "regression", [], "pearson", splits, "")
     scores = task.score(np.array([1.0, 2, 4]), np.array([1.0, 2, 3]))

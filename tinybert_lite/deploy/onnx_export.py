@@ -24,7 +24,7 @@ from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
 from tinybert_lite.models import loading, sizes
 from tinybert_lite.models.inference import evaluating, latencies, logits_of, predict
 from tinybert_lite.models.labels import label_names
-from tinybert_lite.models.loading import max_tokens, needs_number
+from tinybert_lite.models.loading import check_kind, max_tokens
 from tinybert_lite.pipeline import evaluation
 
 try:
@@ -202,8 +202,9 @@ def scores(
         answers = evaluation.predicted_labels(task, logits if order is None else logits[:, order])
         first = answers if first is None else first
         found[name] = task.score(answers, data.labels)
-        if task.kind == "classification":
-            found[name]["agreement"] = float((answers == first).mean())
+        if task.kind != "regression":
+            same = (answers == first).reshape(len(answers), -1).all(1)
+            found[name]["agreement"] = float(same.mean())
     return found
 
 
@@ -266,9 +267,8 @@ def refuse_other_answers(difference: Mapping[str, float]) -> None:
 def scored(ways: Mapping, task: Task, tokenizer, max_length: int = 128) -> dict:
     """Scores of the models on the test split of a task. Raises UserError if it is not theirs."""
     config, order = ways["torch"].config, None
-    if task.kind == "regression":
-        needs_number(ways["torch"], "The model")
-    else:
+    check_kind(ways["torch"], "The model", task.kind)
+    if task.kind != "regression":
         order = align_labels(task.label_names, label_names(config))
     split = task.splits["test"]
     length = max_tokens(max_length, config, tokenizer)

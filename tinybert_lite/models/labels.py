@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+MULTI_LABEL = "multi_label_classification"  # a configuration's problem_type: independent labels
+
 
 def label_names(config: Any) -> list[str]:
     """The names of a classifier's classes, in the order of its logits."""

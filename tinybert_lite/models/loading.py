@@ -77,13 +77,34 @@ def reorder_classes(model: PreTrainedModel, label_names: list[str]) -> list[str]
     return own
 
 
-def needs_number(model: PreTrainedModel, name: str) -> None:
-    """Refuse a classifier for a regression task. Raises UserError."""
-    if model.config.num_labels != 1:
+def check_kind(model: PreTrainedModel, name: str, kind: str) -> None:
+    """Refuse a classifier for a task of another kind (`Task.kind`). Raises UserError."""
+    several = model.config.problem_type == labels.MULTI_LABEL
+    if kind == "regression" and (several or model.config.num_labels != 1):
         raise UserError(
             f"{name} predicts {model.config.num_labels} classes and the task asks for a number; "
             "fine-tune a teacher for it (run, finetune)."
         )
+    if kind == "multilabel" and not several:
+        raise UserError(
+            f"{name} predicts one label a text and the task has several (problem_type in its "
+            f"config.json is not {labels.MULTI_LABEL}); fine-tune a teacher for it (run, finetune)."
+        )
+    if kind == "classification" and several:
+        raise UserError(
+            f"{name} predicts several labels a text and the task has one; give --multi-label, or "
+            "another model."
+        )
+
+
+def match_task(model: PreTrainedModel, name: str, kind: str, label_names: list[str]) -> list[str]:
+    """Put a classifier's classes into the task's order, in place, where it has classes.
+
+    Returns the names they had, none for a regression. Raises UserError when the model is of
+    another kind, or has other classes.
+    """
+    check_kind(model, name, kind)
+    return [] if kind == "regression" else reorder_classes(model, label_names)
 
 
 EMBEDDED_TEACHER = "minilm"
@@ -157,12 +178,13 @@ def load_classifier(
     label_names: list[str] | None = None,
     regression: bool = False,
     tokenizer: str | None = None,
+    multi_label: bool = False,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A sequence classifier in float32 and evaluation mode, with its tokenizer.
 
     `label_names` requests a head with these classes, in this order; a model that has a head of
-    another size gets a new, untrained one. `regression` requests a head with one output. Without
-    either the model is loaded as it is. `name` may also be a shipped checkpoint ("reviews-lite"),
+    another size gets a new, untrained one; with `multi_label` they are independent labels.
+    `regression` requests a head with one output. Without either the model is loaded as it is. `name` may also be a shipped checkpoint ("reviews-lite"),
     and `tokenizer` another model's. Raises UserError when there is no such model.
     """
     if label_names is None and not regression and name in catalog.names():
@@ -179,7 +201,7 @@ def load_classifier(
         options = {
             "num_labels": len(label_names),
             **labels.label_maps(label_names),
-            "problem_type": "single_label_classification",
+            "problem_type": labels.MULTI_LABEL if multi_label else "single_label_classification",
         }
     model, report = _load(
         AutoModelForSequenceClassification,

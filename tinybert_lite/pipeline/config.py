@@ -198,9 +198,10 @@ class DistillationConfig:
 
     metric: str | None = option(
         None,
-        "score that selects the checkpoint and that retained refers to: accuracy, f1, matthews, or "
-        "for numbers pearson, spearman (default: the task's own; the student is then selected by "
-        "its agreement with the teacher on dev)",
+        "score that selects the checkpoint and that retained refers to: accuracy, f1, macro_f1, "
+        "matthews, for several labels a text micro_f1, macro_f1, for numbers pearson, spearman "
+        "(default: the task's own; the student is then selected by its agreement with the teacher "
+        "on dev)",
         phases=TASK_PHASES,
         metavar="NAME",
     )

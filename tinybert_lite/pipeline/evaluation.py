@@ -12,16 +12,21 @@ from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
 from tinybert_lite.models.inference import predict
 from tinybert_lite.models.loading import (
     load_classifier,
+    match_task,
     max_tokens,
-    needs_number,
-    reorder_classes,
 )
 from tinybert_lite.pipeline.config import DistillationConfig
 from tinybert_lite.pipeline.validation import load_task, validate
 
 
 def predicted_labels(task: Task, logits: np.ndarray) -> np.ndarray:
-    """What the logits say: class indices (texts,), or numbers for a regression task."""
+    """What the logits say: class indices (texts,), or numbers for a regression task.
+
+    Where a text may have several labels: (texts, labels) of 0 and 1, 1 where the probability is
+    over a half.
+    """
+    if task.kind == "multilabel":
+        return (logits > 0).astype(float)
     return logits[:, 0] if task.kind == "regression" else logits.argmax(1)
 
 
@@ -63,10 +68,7 @@ def evaluate_model(
     if split not in task.splits:
         raise UserError(f"{task.name} has no split {split!r}; take {', '.join(task.splits)}.")
     classifier, tokenizer = load_classifier(model)
-    if task.kind == "regression":
-        needs_number(classifier, model)
-    else:
-        reorder_classes(classifier, task.label_names)
+    match_task(classifier, model, task.kind, task.label_names)
     s = task.splits[split]
     length = max_tokens(options.max_length, classifier.config, tokenizer)
     data = tokenize(tokenizer, s.texts, s.pairs, s.labels, length)

@@ -157,7 +157,10 @@ class DistillationPipeline:
             task = self.data.task
             torch.manual_seed(self.config.seed)  # for the classifier's initial weights
             teacher, _ = loading.load_classifier(
-                self.config.teacher, task.label_names, task.kind == "regression"
+                self.config.teacher,
+                task.label_names,
+                task.kind == "regression",
+                multi_label=task.kind == "multilabel",
             )
             trained: Any = lora.add_lora(teacher, rank) if rank else teacher
             settings, history = self.settings("finetune", len(self.data.splits["train"])), History()
@@ -316,10 +319,11 @@ class DistillationPipeline:
             return self.dev_score(student)
         dev = self.data.splits["dev"]
         target = torch.from_numpy(inference.predict(self.teacher, dev))
+        more = self.config.temperature, self.data.task.kind == "multilabel"
 
         def agreement() -> float:
             logits = torch.from_numpy(inference.predict(student, dev))
-            return -float(distillation.prediction_loss(logits, target, self.config.temperature))
+            return -float(distillation.prediction_loss(logits, target, *more))
 
         return agreement
 
@@ -372,11 +376,8 @@ def default_init(config: DistillationConfig) -> str:
 def given_teacher(name: str, task: tasks.Task) -> PreTrainedModel:
     """A fine-tuned classifier, its classes put into the task's order. Raises UserError."""
     teacher, _ = loading.load_classifier(name)
-    if task.kind == "regression":
-        loading.needs_number(teacher, name)
-        return teacher
-    own = loading.reorder_classes(teacher, task.label_names)
-    if tasks.generic_labels(own):
+    own = loading.match_task(teacher, name, task.kind, task.label_names)
+    if own and tasks.generic_labels(own):
         logger.info(
             "note: the classes of %s have no names (%s …); they are taken to be in the task's "
             "order, %s.", name, own[0], ", ".join(task.label_names),
