@@ -5,12 +5,13 @@ The wrong answers are written the way a learner writes them, not taken from the 
 
 import itertools
 
+import numpy as np
 import pytest
 
 from tests.wrong_answers import assert_told, register
 from tinybert_lite.course.exercises.augmentation import (
     check_candidates,
-    check_draw,
+    check_filter,
     check_pair_rows,
 )
 
@@ -78,92 +79,91 @@ def numbers(logits, vocabulary, word, k):
     return logits.topk(k).indices.tolist()
 
 
-# The draw
+# A filter by meaning
 
 
-def draw(words, candidates, p, random):
-    return [
-        options[random.integers(len(options))] if options and random.random() < p else word
-        for word, options in zip(words, candidates, strict=True)
-    ]
+def cosine(a, b):
+    return a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
 
 
-@wrong(check_draw, "p is the chance to keep")
-def keeps_with_p(words, candidates, p, random):
-    return [
-        o[random.integers(len(o))] if o and random.random() > p else w
-        for w, o in zip(words, candidates, strict=True)
-    ]
+def keep(word, candidates, vectors, near):
+    own = vectors.get(word.lower())
+    if own is None:
+        return list(candidates)
+    return [c for c in candidates if c in vectors and near(own, vectors[c])]
 
 
-@wrong(check_draw, "one word of each sentence")
-def one_word(words, candidates, p, random):
-    new = list(words)
-    i = random.choice([i for i, o in enumerate(candidates) if o])
-    new[i] = random.choice(candidates[i])
-    return new
+def meaning(word, candidates, vectors, least):
+    return keep(word, candidates, vectors, lambda a, b: cosine(a, b) >= least)
 
 
-@wrong(check_draw, "all words or none")
-def one_number(words, candidates, p, random):
-    if random.random() >= p:
-        return list(words)
-    return [random.choice(o) if o else w for w, o in zip(words, candidates, strict=True)]
+@wrong(check_filter, "dot product instead of cosine")
+def dot(word, candidates, vectors, least):
+    return keep(word, candidates, vectors, lambda a, b: a @ b >= least)
 
 
-@wrong(check_draw, "always the first candidate")
-def the_best(words, candidates, p, random):
-    return [
-        o[0] if o and random.random() < p else w for w, o in zip(words, candidates, strict=True)
-    ]
+@wrong(check_filter, "only one of the two lengths")
+def one_length(word, candidates, vectors, least):
+    return keep(word, candidates, vectors, lambda a, b: a @ b / np.linalg.norm(a) >= least)
 
 
-@wrong(check_draw, "the last candidate never comes")
-def one_short(words, candidates, p, random):
-    return [
-        o[random.integers(len(o) - 1)] if o and random.random() < p else w
-        for w, o in zip(words, candidates, strict=True)
-    ]
+@wrong(check_filter, "distance instead of cosine")
+def distance(word, candidates, vectors, least):
+    return keep(word, candidates, vectors, lambda a, b: np.linalg.norm(a - b) <= least)
 
 
-@wrong(check_draw, "changed in place")
-def in_place(words, candidates, p, random):
-    for i, options in enumerate(candidates):
-        if options and random.random() < p:
-            words[i] = options[random.integers(len(options))]
-    return words
+@wrong(check_filter, "the far ones stay")
+def far(word, candidates, vectors, least):
+    return keep(word, candidates, vectors, lambda a, b: cosine(a, b) < least)
 
 
-@wrong(check_draw, "some candidates come more often")
-def weighted(words, candidates, p, random):
-    def pick(options):
-        share = [1 / (i + 1) for i in range(len(options))]
-        return random.choice(options, p=[s / sum(share) for s in share])
-
-    return [
-        pick(o) if o and random.random() < p else w for w, o in zip(words, candidates, strict=True)
-    ]
+@wrong(check_filter, "larger, not at least")
+def strictly(word, candidates, vectors, least):
+    return keep(word, candidates, vectors, lambda a, b: cosine(a, b) > least)
 
 
-@wrong(check_draw, "another share of words")
-def the_old_word_too(words, candidates, p, random):
-    return [
-        random.choice([*o, w]) if o and random.random() < p else w
-        for w, o in zip(words, candidates, strict=True)
-    ]
+@wrong(check_filter, "a word without a vector")
+def no_vector(word, candidates, vectors, least):
+    return [c for c in candidates if cosine(vectors[word], vectors[c]) >= least]
 
 
-@wrong(check_draw, "not a list of as many words")
-def a_sentence(words, candidates, p, random):
-    return " ".join(draw(words, candidates, p, random))
+@wrong(check_filter, "candidates without a vector stay")
+def unknown_stay(word, candidates, vectors, least):
+    own = vectors.get(word.lower())
+    if own is None:
+        return list(candidates)
+    return [c for c in candidates if c not in vectors or cosine(own, vectors[c]) >= least]
 
 
-@wrong(check_draw, "stopped with an error")
-def kept_words_too(words, candidates, p, random):
-    return [
-        o[random.integers(len(o))] if random.random() < p else w
-        for w, o in zip(words, candidates, strict=True)
-    ]
+@wrong(check_filter, "capital letter")
+def cased(word, candidates, vectors, least):
+    if word not in vectors:
+        return list(candidates)
+    return meaning(word, candidates, vectors, least)
+
+
+@wrong(check_filter, "lost its candidates")
+def all_or_nothing(word, candidates, vectors, least):
+    return meaning(word, candidates, vectors, least) if word.lower() in vectors else []
+
+
+@wrong(check_filter, "another order")
+def best_first(word, candidates, vectors, least):
+    kept = meaning(word, candidates, vectors, least)
+    if word.lower() not in vectors:
+        return kept
+    return sorted(kept, key=lambda c: -cosine(vectors[word.lower()], vectors[c]))
+
+
+@wrong(check_filter, "changed in place")
+def in_place(word, candidates, vectors, least):
+    candidates[:] = meaning(word, candidates, vectors, least)
+    return candidates
+
+
+@wrong(check_filter, "not a list of candidates")
+def one_string(word, candidates, vectors, least):
+    return " ".join(candidates)
 
 
 # Pairs
@@ -210,7 +210,7 @@ def with_the_old(text, pair, vary):
 
 SOLUTIONS = [
     (check_candidates, candidates),
-    (check_draw, draw),
+    (check_filter, meaning),
     (check_pair_rows, pair_rows),
 ]
 

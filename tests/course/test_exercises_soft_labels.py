@@ -142,10 +142,39 @@ def one_loss_a_text(s, z, t):
     return F.cross_entropy(s / t, (z / t).softmax(-1), reduction="none")
 
 
-@wrong("check_temperature_repair", "temperature on the teacher only")
-def as_found(s, z, t):
-    soft_labels = (z / t).softmax(-1).detach()
-    return -(soft_labels * s.log_softmax(-1)).sum(-1).mean()
+@wrong("check_best_logits", "the teacher's own logits")
+def as_the_teacher(z, t):
+    return z.clone()
+
+
+@wrong("check_best_logits", "multiplied instead of divided")
+def hotter(z, t):
+    return t * z
+
+
+@wrong("check_best_logits", "divided by t²")
+def colder(z, t):
+    return z / (t * t)
+
+
+@wrong("check_best_logits", "probabilities instead of logits")
+def probabilities(z, t):
+    return torch.softmax(z / t, dim=-1)
+
+
+@wrong("check_best_logits", "all classes alike")
+def even_logits(z, t):
+    return torch.zeros(z.shape)
+
+
+@wrong("check_best_logits", "not logits")
+def top_class(z, t):
+    return z.argmax(-1)
+
+
+@wrong("check_best_logits", "other logits")
+def shifted_temperature(z, t):
+    return z / (t + 1)
 
 
 def mixed(s, z, y, t, a, factor=None, hard_t=1.0):
@@ -274,7 +303,8 @@ SOLUTIONS = [
         "check_soft_cross_entropy",
         lambda s, z, t: F.cross_entropy(s / t, (z.detach() / t).softmax(-1)),
     ),
-    ("check_temperature_repair", lambda s, z, t: losses.soft_cross_entropy(s, z.detach(), t)),
+    ("check_best_logits", lambda z, t: z / t),
+    ("check_best_logits", lambda z, t: (z / t).log_softmax(-1)),
     ("check_hard_and_soft", mixed),
     ("check_regression_target", lambda s, z, y: F.mse_loss(s[:, 0], z[:, 0].detach())),
 ]

@@ -1,5 +1,7 @@
 """The functions behind the widget and the pictures of notebook 04, driven without a kernel."""
 
+import math
+
 import pytest
 import torch
 
@@ -15,9 +17,9 @@ LOGITS = torch.tensor([2.0, 1.0, 0.0, -3.0])
 
 
 def test_at_temperature_one_the_slider_shows_the_softmax(scope):
-    p, bits = scope["soften"](LOGITS, 1.0)
+    p, nats = scope["soften"](LOGITS, 1.0)
     assert torch.allclose(p, LOGITS.softmax(-1))
-    assert bits == pytest.approx(-(p * p.log2()).sum().item(), rel=1e-5)
+    assert nats == pytest.approx(-(p * p.log()).sum().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("temperature", [0.1, 0.5, 1.0, 4.0, 100.0])
@@ -28,22 +30,22 @@ def test_no_temperature_changes_the_order_of_the_classes_or_their_sum(scope, tem
 
 
 def test_the_entropy_rises_with_the_temperature_up_to_that_of_an_even_label(scope):
-    bits = [scope["soften"](LOGITS, t)[1] for t in (0.1, 0.5, 1.0, 4.0, 100.0)]
-    assert bits == sorted(bits)
-    assert bits[0] == pytest.approx(0, abs=0.01)
-    assert bits[-1] == pytest.approx(2, abs=0.01)
+    nats = [scope["soften"](LOGITS, t)[1] for t in (0.1, 0.5, 1.0, 4.0, 100.0)]
+    assert nats == sorted(nats)
+    assert nats[0] == pytest.approx(0, abs=0.01)
+    assert nats[-1] == pytest.approx(math.log(4), abs=0.01)
 
 
 def test_the_coldest_end_of_the_slider_gives_a_number(scope):
-    p, bits = scope["soften"](50 * LOGITS, 0.1)
+    p, nats = scope["soften"](50 * LOGITS, 0.1)
     assert p.tolist() == [1, 0, 0, 0]
-    assert bits == pytest.approx(0, abs=1e-6)
+    assert nats == pytest.approx(0, abs=1e-6)
 
 
-def test_a_reliability_diagram_finds_who_is_too_sure(scope):
-    sure = torch.tensor([[0.9, 0.1]] * 10)
-    gold = torch.tensor([0] * 5 + [1] * 5)
-    confidence, share, weight, gap = scope["reliability"](sure, gold)
+def test_a_reliability_diagram_finds_overconfidence(scope):
+    confident = torch.tensor([[0.9, 0.1]] * 10)
+    labels = torch.tensor([0] * 5 + [1] * 5)
+    confidence, share, weight, gap = scope["reliability"](confident, labels)
     (place,) = weight.nonzero()[:, 0].tolist()
     assert confidence[place].item() == pytest.approx(0.9)
     assert share[place].item() == pytest.approx(0.5)

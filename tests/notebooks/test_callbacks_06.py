@@ -9,7 +9,9 @@ from tinybert_lite.augmentation import Word
 @pytest.fixture
 def scope(root):
     found = functions_of(root, "06_augmentation.ipynb")
-    found |= {"head": None, "glove": None}  # in place: these are the functions' own globals
+    # in place: these are the functions' own globals
+    found |= {"language_model": None, "glove": None}
+    found["positive"] = lambda texts: [0.25] * len(texts)
     return found
 
 
@@ -18,7 +20,7 @@ def words(scope, monkeypatch):
     """In place of the masked language model: "warm" may become "cold" or "old"."""
     asked = []
 
-    def find(texts, head, glove, *, k):
+    def find(texts, language_model, glove, *, k):
         asked.append(k)
         start = texts[0].find("warm")
         if start < 0:
@@ -32,13 +34,16 @@ def words(scope, monkeypatch):
 
 def test_at_p_one_the_widget_prints_each_different_sentence_once(scope, words, capsys):
     scope["show"]("a warm film", p=1.0, k=2)
-    assert sorted(capsys.readouterr().out.split("\n")[:-1]) == ["a cold film", "a old film"]
+    assert sorted(capsys.readouterr().out.split("\n")[:-1]) == [
+        "0.25  a cold film",
+        "0.25  a old film",
+    ]
     assert words == [2]
 
 
 def test_with_one_candidate_there_is_one_sentence(scope, words, capsys):
     scope["show"]("a warm film", p=1.0, k=1)
-    assert capsys.readouterr().out == "a cold film\n"
+    assert capsys.readouterr().out == "0.25  a cold film\n"
 
 
 @pytest.mark.parametrize(("text", "p"), [("", 1.0), ("a film", 1.0), ("a warm film", 0.0)])

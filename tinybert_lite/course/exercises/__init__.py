@@ -9,14 +9,15 @@ from tinybert_lite.course.exercises.attention_maps import (
 )
 from tinybert_lite.course.exercises.augmentation import (
     check_candidates,
-    check_draw,
+    check_filter,
     check_pair_rows,
 )
 from tinybert_lite.course.exercises.checking import Result
 from tinybert_lite.course.exercises.general_distillation import (
-    check_general_loss,
-    check_neighbours,
-    check_unseen,
+    check_control,
+    check_diagnosis,
+    check_training_step,
+    real_logs,
 )
 from tinybert_lite.course.exercises.hidden_states import (
     check_floor,
@@ -32,11 +33,11 @@ from tinybert_lite.course.exercises.ship_it import (
     check_time_by_operator,
 )
 from tinybert_lite.course.exercises.soft_labels import (
+    check_best_logits,
     check_hard_and_soft,
     check_regression_target,
     check_shuffled,
     check_soft_cross_entropy,
-    check_temperature_repair,
 )
 from tinybert_lite.course.exercises.start_here import (
     check_disagreement,
@@ -80,6 +81,7 @@ __all__ = [
     "Result",
     "check_after_softmax",
     "check_attention_loss",
+    "check_best_logits",
     "check_best_step",
     "check_bootstrap",
     "check_candidates",
@@ -87,13 +89,14 @@ __all__ = [
     "check_checkpoint",
     "check_choose",
     "check_comparison",
+    "check_diagnosis",
     "check_disagreement",
-    "check_draw",
+    "check_control",
     "check_errors_alike",
+    "check_filter",
     "check_flips",
     "check_floor",
     "check_flops",
-    "check_general_loss",
     "check_gram_loss",
     "check_hard_and_soft",
     "check_head_scores",
@@ -106,7 +109,6 @@ __all__ = [
     "check_mapping",
     "check_mask_repair",
     "check_moved",
-    "check_neighbours",
     "check_new_row",
     "check_pair_rows",
     "check_paired_error",
@@ -125,7 +127,7 @@ __all__ = [
     "check_surplus",
     "check_suspect",
     "check_teacher_hidden",
-    "check_temperature_repair",
     "check_time_by_operator",
-    "check_unseen",
+    "check_training_step",
+    "real_logs",
 ]

@@ -1,4 +1,4 @@
-"""The exercises of notebook 06: candidates, Algorithm 1's draw, and pairs."""
+"""The exercises of notebook 06: candidates, a filter by meaning, and pairs."""
 
 from collections.abc import Callable
 
@@ -33,37 +33,47 @@ def check_candidates(candidate: Callable | None) -> Result:
     return next((r for r in results if r), Result(True, hint=good))
 
 
-def check_draw(candidate: Callable | None) -> Result:
-    """Check `my_draw(words, candidates, p, random)`: one new sentence, as Algorithm 1 draws it."""
-    words = ["the", "film", "is", "long", "and", "dull"]
-    options = [[], ["book", "play", "show"], [], ["short", "old", "slow"], [], ["sad", "dark"]]
-    p, times = 0.3, 3000
-    random, given = np.random.default_rng(0), list(words)
-    problem, answers = run(candidate, [(given, options, p, random)] * times)
+def check_filter(candidate: Callable | None) -> Result:
+    """Check `candidate(word, candidates, vectors, least)`: candidates close to the word in meaning.
+
+    `vectors` is a dict of NumPy arrays of any length, by lower-case word; the answer keeps, in
+    their order, the candidates whose cosine with the word is at least `least`.
+    """
+    cases = [(*case[:1], list(case[1]), dict(VECTORS), case[2]) for case in FILTER_CASES]
+    problem, answers = run(candidate, cases)
     if problem:
+        if "KeyError" in problem.hint:
+            return wrong(
+                "a word without a vector",
+                "Not every word has one: drop such a candidate, and keep all of them where the "
+                "word itself has none. The keys are in lower case.",
+            )
         return problem
-    for answer in answers:
-        if isinstance(answer, str) or not hasattr(answer, "__len__") or len(answer) != len(words):
-            return wrong(
-                "not a list of as many words", f"Six words go in; {answer!r} came out: six come out"
-            )
-    if given != words:
+    if not all(isinstance(a, list | tuple) for a in answers):
+        return wrong("not a list of candidates", "Return the candidates that stay, as a list.")
+    got = [list(a) for a in answers]
+    if any(
+        given != list(case[1]) for (_, given, _, _), case in zip(cases, FILTER_CASES, strict=True)
+    ):
+        return wrong("candidates was changed in place", "Build a new list.")
+    for name, (rule, hint) in FILTER_RULES.items():
+        if got == [_filtered(*case, rule) for case in FILTER_CASES]:
+            if not name:
+                return Result(True, hint="Now measure it: run the next cell.")
+            return wrong(name, hint)
+    right = [_filtered(*case, "cosine") for case in FILTER_CASES]
+    if [sorted(a) for a in got] == [sorted(a) for a in right]:
+        return wrong("another order", "Keep the candidates in the order in which they come.")
+    if got[2] != right[2] and got[:2] == right[:2]:
         return wrong(
-            "the old words were changed in place",
-            "The next draw has to start from the old sentence: copy the list first.",
+            "a word without a vector lost its candidates",
+            "Where the word itself has no vector, nothing can be measured: keep them all.",
         )
-    new = np.array(answers, dtype=object)
-    kept = [i for i, o in enumerate(options) if not o]
-    if (new[:, kept] != np.array(words, dtype=object)[kept]).any():
-        return wrong("a kept word was replaced", "Words without candidates stay as they are.")
-    free = [i for i, o in enumerate(options) if o]
-    for i in free:
-        if strange := set(new[:, i]) - {words[i], *options[i]}:
-            return wrong(
-                "not one of the candidates", f"{min(map(str, strange))!r} for {words[i]!r}."
-            )
-    return _rates(new, words, options, free, p) or Result(
-        True, hint="Each word by itself, with probability p, all candidates alike."
+    at = next(i for i, (a, b) in enumerate(zip(got, right, strict=True)) if a != b)
+    word, names, least = FILTER_CASES[at]
+    return wrong(
+        "other candidates",
+        f"For {word!r}, {names} and {least} it should be {right[at]}, yours is {got[at]}.",
     )
 
 
@@ -156,36 +166,70 @@ def _candidates(answer, logits, vocabulary, word, k) -> Result | None:
     return wrong("other words", f"The best one here is {right[0]!r}, yours starts {taken[0]!r}.")
 
 
-def _rates(new: np.ndarray, words: list[str], options: list, free: list[int], p: float):
-    """What is wrong with how often, and by what, words are replaced; None if nothing is."""
-    changed = np.stack([new[:, i] != words[i] for i in free], axis=1)
-    rate = changed.mean()
-    counts = changed.sum(1)
-    if not changed.any():
-        return wrong("nothing is ever replaced", "Replace when the number drawn is below p.")
-    if (counts == 1).all():
-        return wrong("one word of each sentence", "Every word is drawn for, each by itself.")
-    if set(counts) <= {0, len(free)}:
-        return wrong(
-            "all words or none", "One number was drawn for the sentence; draw one for each word."
-        )
-    if abs(rate - (1 - p)) < 0.03:
-        return wrong("p is the chance to keep", "A word is replaced with probability p.")
-    for i in free:
-        often = [(new[:, i] == o).sum() for o in options[i]]
-        best, worst = max(often), min(often)
-        if worst == 0 and best == sum(often) and len(often) > 1 and often[0] == best:
-            return wrong("always the first candidate", "All K candidates are equally likely.")
-        if often[-1] == 0:
-            return wrong(
-                "the last candidate never comes", "random.integers(n) gives 0 to n − 1 already."
-            )
-        if often[0] == 0:
-            return wrong("the first candidate never comes", "Python counts from 0.")
-        if worst < 0.7 * best:
-            return wrong("some candidates come more often", "All K candidates are equally likely.")
-    if abs(rate - p) > 0.03:
-        return wrong(
-            "another share of words", f"{rate:.0%} of the words were replaced, p was {p:.0%}."
-        )
-    return None
+def _filtered(word: str, names: list[str], least: float, rule: str) -> list[str]:
+    """What `check_filter` expects, or what a known mistake would keep."""
+    key = word if rule == "capital" else word.lower()
+    own = VECTORS.get(key)
+    if own is None:
+        return list(names)
+    kept = []
+    for name in names:
+        if name not in VECTORS:
+            if rule == "unknown kept":
+                kept.append(name)
+            continue
+        other = VECTORS[name]
+        product = float(own @ other)
+        cosine = product / float(np.linalg.norm(own) * np.linalg.norm(other))
+        near = {
+            "dot": product >= least,
+            "distance": float(np.linalg.norm(own - other)) <= least,
+            "far": cosine < least,
+            "half": product / float(np.linalg.norm(own)) >= least,
+            "strict": cosine > least + 1e-9,
+        }.get(rule, cosine >= least - 1e-9)
+        if near:
+            kept.append(name)
+    return kept
+
+
+def _turned(degrees: float, length: float) -> np.ndarray:
+    angle = np.deg2rad(degrees)
+    return length * np.array([np.cos(angle), np.sin(angle)])
+
+
+# Cosines with "dull" (at 0 degrees): flat 0.98, grey 0.6 exactly, bright −0.5; lengths mislead.
+VECTORS = {
+    "dull": _turned(0, 0.5),
+    "flat": _turned(10, 0.8),
+    "grey": np.array([3.0, 4.0]),
+    "slow": _turned(40, 3.0),
+    "great": _turned(75, 9.0),
+    "bright": _turned(120, 2.0),
+    "film": _turned(200, 1.0),
+    "movie": _turned(205, 0.3),
+}
+FILTER_CASES: list[tuple[str, list[str], float]] = [
+    ("dull", ["great", "flat", "zyx", "bright", "grey", "slow"], 0.6),
+    ("Film", ["movie", "great", "zyx", "dull"], 0.4),
+    ("qwerty", ["flat", "great", "zyx"], 0.5),
+]
+FILTER_RULES = {
+    "": ("cosine", ""),
+    "dot product instead of cosine": (
+        "dot",
+        "Long vectors win, short ones lose: divide by both lengths.",
+    ),
+    "only one of the two lengths": ("half", "Divide by the length of the candidate too."),
+    "distance instead of cosine": ("distance", "A small distance is not a large cosine."),
+    "the far ones stay": ("far", "Keep the candidates that are close: cosine ≥ least."),
+    "larger, not at least": ("strict", "A cosine equal to `least` is kept: >=."),
+    "candidates without a vector stay": (
+        "unknown kept",
+        "Nothing is known of their meaning: drop them.",
+    ),
+    "the word's capital letter": (
+        "capital",
+        "The vectors are in lower case: look up word.lower(), or the word seems to have none.",
+    ),
+}

@@ -1,4 +1,4 @@
-"""Checks of notebook 04: equation 10 and its temperature, T², regression, what cannot be learned."""
+"""Checks of notebook 04: equation 10, temperature, T², regression, labels that cannot help."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tinybert_lite.course.exercises.checking import Mistake, Result, check_loss, draw, wrong
+from tinybert_lite.course.exercises.checking import (
+    Mistake,
+    Result,
+    check_loss,
+    draw,
+    run,
+    wrong,
+)
 from tinybert_lite.losses import regression_loss, soft_cross_entropy
 
 
@@ -19,9 +26,35 @@ def check_soft_cross_entropy(candidate: Callable | None) -> Result:
     return check_loss(candidate, soft_cross_entropy, SOFT_MISTAKES, _logit_cases(), _sound)
 
 
-def check_temperature_repair(candidate: Callable | None) -> Result:
-    """Check the repaired version of equation 10 whose temperature stood on one side only."""
-    return check_soft_cross_entropy(candidate)
+def check_best_logits(candidate: Callable | None) -> Result:
+    """Check `candidate(teacher_logits, temperature)`: where a loss softened on one side is smallest.
+
+    That loss divides the teacher's logits (batch, classes) by t and not the student's; the answer
+    is the student's best logits. A constant added to a row changes nothing.
+    """
+    cases = [(teacher, t) for _, teacher, t in _logit_cases()]
+    problem, answers = run(candidate, cases)
+    if problem:
+        return problem
+    for answer, (teacher, _) in zip(answers, cases, strict=True):
+        if not torch.is_tensor(answer) or answer.shape != teacher.shape:
+            return wrong("not logits (batch, classes)", "Return a tensor like teacher_logits.")
+
+    def same(wanted: Callable) -> bool:
+        pairs = zip(answers, cases, strict=True)
+        return all(
+            torch.allclose(a.float().softmax(-1), wanted(*case).softmax(-1), atol=1e-4)
+            for a, case in pairs
+        )
+
+    if same(lambda z, t: z / t):
+        return Result(True, hint="At t > 1 that student is less confident than its teacher.")
+    for mistake in ONE_SIDED_MISTAKES:
+        if same(mistake.answer):
+            return wrong(mistake.name, mistake.hint)
+    return wrong(
+        "other logits", "The loss is smallest where softmax(student) equals softmax(teacher / t)."
+    )
 
 
 def check_hard_and_soft(candidate: Callable | None) -> Result:
@@ -240,6 +273,35 @@ SOFT_MISTAKES = [
         "MSE of probabilities",
         "Equation 10 is a cross-entropy: −Σ p_T · log p_S.",
         lambda s, z, t: F.mse_loss((s / t).softmax(-1), (z / t).softmax(-1)),
+    ),
+]
+
+
+ONE_SIDED_MISTAKES = [
+    Mistake(
+        "the teacher's own logits",
+        "They are the best if *both* sides are divided by t. Here only the teacher's are.",
+        lambda z, t: z,
+    ),
+    Mistake(
+        "multiplied instead of divided",
+        "softmax(student) has to equal softmax(teacher / t): what is inside must be equal too.",
+        lambda z, t: z * t,
+    ),
+    Mistake(
+        "divided by t²",
+        "t² belongs to the gradient (section 7). Here the softmaxes decide: divide by t once.",
+        lambda z, t: z / t**2,
+    ),
+    Mistake(
+        "probabilities instead of logits",
+        "The student's softmax is still to come. Return what goes into it.",
+        lambda z, t: (z / t).softmax(-1),
+    ),
+    Mistake(
+        "all classes alike",
+        "These logits are even; the teacher's are not, at any temperature.",
+        lambda z, t: torch.zeros_like(z),
     ),
 ]
 
