@@ -6,6 +6,7 @@
 # LAB_OPTIONS=...       more options for JupyterLab, as --ServerApp.port=9999
 # PYTEST_OPTIONS=...    more options for pytest, as -x
 # SITE=folder           where `make site` writes (site/)
+# REPOSITORY=owner/name on GitHub: `make site` then links to Colab, Binder and Codespaces
 # WORKSHOP=folder       where `make workshop` writes (workshop/)
 # REQUIRE_BROWSER=1     browser tests that cannot run count as failed
 
@@ -17,6 +18,7 @@ PYTEST_OPTIONS ?=
 NAME ?=
 WORKSHOP ?= workshop
 SITE ?= site
+REPOSITORY ?=
 
 PY := .venv/bin/python
 STAMP := .venv/.installed
@@ -40,7 +42,7 @@ help:
 	@echo 'make lint        ruff, import-linter (the layers of the package) and mypy'
 	@echo 'make wheelhouse  fill WHEELHOUSE (or wheelhouse/) for a place without a network'
 	@echo 'make workshop    the notebooks for learners, for instructors and as HTML, into WORKSHOP (or workshop/)'
-	@echo 'make site        the live page into SITE (or site/); needs npm'
+	@echo 'make site        the live page and the course as pages into SITE (or site/); needs npm'
 	@echo 'make checkpoints train the shipped checkpoints again (NAME=reviews-lite: one of them)'
 	@echo 'make clean       remove .venv and what tests and builds left; data/cache and runs stay'
 
@@ -109,6 +111,7 @@ site: setup
 	  echo 'npm is not installed, and `make site` needs it: install Node.js 20 or newer' >&2; exit 1; }
 	$(PY) -m tinybert_lite fetch
 	$(PY) -m tinybert_lite.explorer.site "$(SITE)"
+	$(PY) notebooks/course_site.py "$(SITE)" $(if $(REPOSITORY),--repository "$(REPOSITORY)")
 
 checkpoints: setup
 	$(PY) -m tinybert_lite fetch
