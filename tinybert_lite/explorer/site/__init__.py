@@ -26,12 +26,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tinybert_lite import UserError
 from tinybert_lite.attention import attention_implementation
 from tinybert_lite.data import assets, paths, tasks
-from tinybert_lite.data.files import write_text
+from tinybert_lite.data.files import output_folder, write_text
 from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.explorer.comparison import MAX_TOKENS
 from tinybert_lite.explorer.site import wordpiece
 from tinybert_lite.explorer.widget import STATE, explore
-from tinybert_lite.models import loading
+from tinybert_lite.models import inference, loading
 from tinybert_lite.models.labels import label_names
 
 HERE = Path(__file__).parent
@@ -192,7 +192,7 @@ def to_site(
     are searched for those on which the two disagree. `packages` is where npm installs, by default
     build/npm of the clone. Raises UserError for models that do not fit and where npm is missing.
     """
-    folder = Path(folder)
+    out = Path(folder)
     names = {"teacher": str(teacher), "student": str(student)}
     loaded = {who: loading.load_classifier(name) for who, name in names.items()}
     models = {who: model for who, (model, _) in loaded.items()}
@@ -202,30 +202,31 @@ def to_site(
     words = wordpiece.table(tokenizer)
     if texts is None:
         texts = tasks.load_task("reviews").splits["test"].texts
-    (folder / "models").mkdir(parents=True, exist_ok=True)
-    third_party = vendor(folder / "vendor", Path(packages or paths.DATA.parent / "build" / "npm"))
-    facts: dict[str, Any] = {"max_tokens": MAX_TOKENS, "third_party": third_party, "models": {}}
-    for who, model in models.items():
-        file = to_onnx(model, folder / "models" / f"{who}.onnx")
-        facts["models"][who] = _facts(model, names[who], file)
-    state = {key: getattr(shown, key) for key in STATE}
-    facts["examples"] = []
-    for text in examples:
-        shown.run(text)
-        answers = {who: _probabilities(m, tokenizer, [text])[0] for who, m in models.items()}
-        facts["examples"].append(
-            {"meta": shown.meta, "qk": base64.b64encode(shown.qk).decode()}
-            | {"answers": {who: _named(models[who], p) for who, p in answers.items()}}
-        )
-    facts["disagree"] = _disagreements(models, tokenizer, texts)
-    facts["state"] = state
-    facts["runtime_bytes"] = sum(f.stat().st_size for f in (folder / "vendor").glob("*.bin"))
-    facts["licences"] = _licences(facts)
-    write_text(folder / "models" / "tokenizer.json", json.dumps(words, ensure_ascii=False))
-    for script in ("worker.js", "wordpiece.js"):
-        shutil.copy(HERE / script, folder / script)
-    write_text(folder / "index.html", _page(facts))
-    return folder / "index.html"
+    with output_folder(out, "wordpiece.js", "site") as folder:
+        (folder / "models").mkdir()
+        third_party = vendor(folder / "vendor", Path(packages or paths.ROOT / "build" / "npm"))
+        facts: dict[str, Any] = {"max_tokens": MAX_TOKENS, "third_party": third_party, "models": {}}
+        for who, model in models.items():
+            file = to_onnx(model, folder / "models" / f"{who}.onnx")
+            facts["models"][who] = _facts(model, names[who], file)
+        state = {key: getattr(shown, key) for key in STATE}
+        facts["examples"] = []
+        for text in examples:
+            shown.run(text)
+            answers = {who: _probabilities(m, tokenizer, [text])[0] for who, m in models.items()}
+            facts["examples"].append(
+                {"meta": shown.meta, "qk": base64.b64encode(shown.qk).decode()}
+                | {"answers": {who: _named(models[who], p) for who, p in answers.items()}}
+            )
+        facts["disagree"] = _disagreements(models, tokenizer, texts)
+        facts["state"] = state
+        facts["runtime_bytes"] = sum(f.stat().st_size for f in (folder / "vendor").glob("*.bin"))
+        facts["licences"] = _licences(facts)
+        write_text(folder / "models" / "tokenizer.json", json.dumps(words, ensure_ascii=False))
+        for script in ("worker.js", "wordpiece.js"):
+            shutil.copy(HERE / script, folder / script)
+        write_text(folder / "index.html", _page(facts))
+    return out / "index.html"
 
 
 def _licences(facts: dict[str, Any]) -> str:
@@ -251,17 +252,12 @@ def _facts(model: PreTrainedModel, name: str, file: Path) -> dict[str, Any]:
     }
 
 
-@torch.inference_mode()
 def _probabilities(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]
 ) -> np.ndarray:
-    """Probabilities (texts, classes), batches of equal length made by the tokenizer's padding."""
-    data = tokenize(tokenizer, list(texts), max_length=MAX_TOKENS)
-    order = np.argsort(data.lengths, kind="stable")
-    found = np.zeros((len(texts), model.config.num_labels), np.float32)
-    for rows in np.array_split(order, max(1, len(texts) // 32)):
-        found[rows] = model(**data.batch(rows)).logits.softmax(-1).float().numpy()
-    return found
+    """Probabilities (texts, classes)."""
+    logits = inference.predict(model, tokenize(tokenizer, list(texts), max_length=MAX_TOKENS))
+    return torch.from_numpy(logits).softmax(-1).numpy()
 
 
 def _named(model: PreTrainedModel, row: np.ndarray) -> dict[str, float]:
