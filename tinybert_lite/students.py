@@ -37,11 +37,14 @@ PRESETS = {
     "tinybert6": Preset(6, 768, 3072),
 }
 
+MOST_POSITIONS = 512  # of a student whose teacher has no table of them (ModernBERT takes 8,192)
 
-def student_preset(name: str, heads: int | None = None) -> Preset:
+
+def student_preset(name: str, heads: int | None = None, feed_forward: int | None = None) -> Preset:
     """A preset by its name, or by its size as "3x128": layers, width, and 4 · width in between.
 
-    `heads` replaces the number of heads. Raises UserError for a name that is neither.
+    `heads` and `feed_forward` replace those of the preset. Raises UserError for a name that is
+    neither.
     """
     size = re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,4})", name)
     if name not in PRESETS and size is None:
@@ -50,7 +53,8 @@ def student_preset(name: str, heads: int | None = None) -> Preset:
             "as 3x128."
         )
     preset = PRESETS[name] if size is None else Preset(int(size[1]), int(size[2]), 4 * int(size[2]))
-    return preset if heads is None else replace(preset, heads=heads)
+    given = {"heads": heads, "feed_forward": feed_forward}
+    return replace(preset, **{name: value for name, value in given.items() if value is not None})
 
 
 def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> PretrainedConfig:
@@ -62,15 +66,14 @@ def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> 
     """
     if isinstance(preset, str):
         preset = student_preset(preset)
-    heads = preset.heads or teacher.num_attention_heads
+    heads = preset.heads or _common_heads(preset.width, teacher)
     if preset.width % heads:
         fits = [
             w for w in (preset.width // heads * heads, (preset.width // heads + 1) * heads) if w
         ]
-        whose = "" if preset.heads else "the teacher's "
         raise UserError(
-            f"A student as wide as {preset.width} cannot have {whose}"
-            f"{heads} heads; take width {' or '.join(map(str, fits))}, or other heads."
+            f"A student as wide as {preset.width} cannot have {heads} heads; take width "
+            f"{' or '.join(map(str, fits))}, or other heads."
         )
     loading.check_teacher(teacher)
     config = copy.deepcopy(teacher) if teacher.model_type == "bert" else _as_bert(teacher)
@@ -84,13 +87,27 @@ def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> 
     return config
 
 
+def _common_heads(width: int, teacher: PretrainedConfig) -> int:
+    """The teacher's number of heads, or the next smaller one that divides both widths.
+
+    With fewer heads than the teacher's, attention is compared on as many relation heads.
+    """
+    heads = range(teacher.num_attention_heads, 0, -1)
+    if width % teacher.num_attention_heads == 0:
+        return teacher.num_attention_heads
+    return next(h for h in heads if width % h == 0 and teacher.hidden_size % h == 0)
+
+
 def _as_bert(teacher: PretrainedConfig) -> BertConfig:
     """A BERT configuration with another family's vocabulary, positions, activation and labels."""
     names = "vocab_size type_vocab_size hidden_act layer_norm_eps initializer_range id2label "
     names += "label2id problem_type pad_token_id bos_token_id eos_token_id"
-    kept = {name: getattr(teacher, name) for name in names.split()}
+    kept = {name: getattr(teacher, name) for name in names.split() if hasattr(teacher, name)}
+    for own, name in {"activation": "hidden_act", "hidden_activation": "hidden_act"}.items():
+        if hasattr(teacher, own):  # DistilBERT, ModernBERT
+            kept[name] = getattr(teacher, own)
     positions = teacher.max_position_embeddings - loading.first_position(teacher)
-    return BertConfig(**kept, max_position_embeddings=positions)
+    return BertConfig(**kept, max_position_embeddings=min(positions, MOST_POSITIONS))
 
 
 def build_student(
@@ -137,15 +154,24 @@ def svd_init(student: PreTrainedModel, projection: Projection, teacher: PreTrain
     wider one, the rest of its columns keep their random start. Not in the paper.
     """
     own, source = student.base_model.embeddings, teacher.base_model.embeddings
-    v_r = _principal(source.word_embeddings.weight, student.config.hidden_size)
-    for name in ("word_embeddings", "position_embeddings", "token_type_embeddings"):
-        table = getattr(source, name).weight
-        if name == "position_embeddings":
-            table = table[loading.first_position(teacher.config) :]
+    widen = loading.embedding_projection(teacher)
+    factor = getattr(widen, "weight", None)  # (d, E) of factorized embeddings
+    words = loading.token_embeddings(teacher)
+    tables = {"word_embeddings": words.weight}
+    for name in ("position_embeddings", "token_type_embeddings"):
+        if getattr(source, name, None) is not None:  # not every family has both
+            tables[name] = getattr(source, name).weight
+    if "position_embeddings" in tables:
+        first = loading.first_position(teacher.config)
+        tables["position_embeddings"] = tables["position_embeddings"][first:]
+    if factor is not None:
+        tables = {name: table @ factor.T for name, table in tables.items()}
+    v_r = _principal(tables["word_embeddings"], student.config.hidden_size)
+    for name, table in tables.items():
         rotated = table @ v_r
-        getattr(own, name).weight[:, : rotated.shape[1]].copy_(rotated)
-    words = torch.arange(source.word_embeddings.num_embeddings)[:, None]
-    x, y = _embed(own, words).double(), _embed(source, words).double()
+        getattr(own, name).weight[: len(rotated), : rotated.shape[1]].copy_(rotated)
+    every = torch.arange(words.num_embeddings)[:, None]
+    x, y = _embed(own, every).double(), widen(_embed(source, every)).double()
     gram = x.T @ x
     ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     weight = _rounded(torch.linalg.solve(gram + ridge, x.T @ y)).T

@@ -147,7 +147,15 @@ def test_the_same_seed_gives_the_same_student_whatever_was_drawn_before():
 @pytest.mark.parametrize(("heads", "fits"), [(8, "80 or 88"), (5, "80 or 85"), (100, "width 100")])
 def test_a_width_the_heads_do_not_divide_gets_an_error_that_says_what_would(heads, fits):
     with pytest.raises(UserError, match=fits):
-        student_config(BertConfig(num_attention_heads=heads, hidden_size=2 * heads), "nano")
+        student_config(BERT_BASE, Preset(3, 84, 336, heads))
+
+
+@pytest.mark.parametrize(
+    ("heads", "width", "own"), [(8, 768, 6), (5, 40, 4), (100, 200, 4), (7, 49, 7)]
+)
+def test_without_a_number_of_heads_the_student_gets_one_that_divides_both_widths(heads, width, own):
+    teacher = BertConfig(num_attention_heads=heads, hidden_size=width)
+    assert student_config(teacher, "nano").num_attention_heads == own
 
 
 def test_an_unknown_preset_is_refused():

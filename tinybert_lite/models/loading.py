@@ -27,11 +27,16 @@ from tinybert_lite.models import catalog, labels
 from tinybert_lite.models.lora import add_lora
 
 ROBERTA = {"roberta", "xlm-roberta", "camembert"}  # position numbers begin after that of padding
-TEACHERS = {"bert", *ROBERTA}
+TEACHERS = {"bert", "distilbert", "electra", "albert", "modernbert", *ROBERTA}
+NO_TOKEN_TYPES = {"distilbert", "modernbert"}  # their forward pass takes no token_type_ids
 
 
 def check_teacher(config: PretrainedConfig) -> None:
-    """Refuse a teacher of a family that cannot be distilled here. Raises UserError."""
+    """Refuse a teacher of a family that cannot be distilled here. Raises UserError.
+
+    MPNet and DeBERTa are among them: they add terms of relative position to QKᵀ inside their own
+    attention modules, which `attention.capture` cannot reach.
+    """
     if config.model_type not in TEACHERS:
         raise UserError(
             f"A teacher of the family {config.model_type} cannot be distilled here; take one of "
@@ -42,6 +47,27 @@ def check_teacher(config: PretrainedConfig) -> None:
 def first_position(config: PretrainedConfig) -> int:
     """Row of the position table that the first token of a text has."""
     return config.pad_token_id + 1 if config.model_type in ROBERTA else 0
+
+
+def feed_forward_width(config: PretrainedConfig) -> int:
+    """Width of the feed-forward layers; DistilBERT has a name of its own for it."""
+    return getattr(config, "intermediate_size", None) or config.hidden_dim
+
+
+def token_embeddings(model: PreTrainedModel) -> nn.Embedding:
+    """The table of token embeddings, (vocabulary, embedding width)."""
+    table = model.get_input_embeddings()
+    assert isinstance(table, nn.Embedding)
+    return table
+
+
+def embedding_projection(model: PreTrainedModel) -> nn.Module:
+    """What brings factorized embeddings to the model's width; the identity for other models."""
+    base: Any = model.base_model
+    encoder = getattr(base, "encoder", None)
+    found = getattr(base, "embeddings_project", None)  # ELECTRA
+    found = found or getattr(encoder, "embedding_hidden_mapping_in", None)  # ALBERT
+    return found or nn.Identity()
 
 
 def classifier_head(model: PreTrainedModel) -> nn.Linear:
@@ -170,6 +196,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise UserError(
             f"{name} holds no tokenizer; put the tokenizer.json that belongs to its model there."
         )
+    if load_config(name).model_type in NO_TOKEN_TYPES:  # whatever its tokenizer would return
+        tokenizer.model_input_names = ["input_ids", "attention_mask"]
     return tokenizer
 
 

@@ -18,6 +18,15 @@ def save_lora(adapted: torch.nn.Module, file: Path, rank: int, labels: list[str]
     save_tensors(trained, file, {"rank": str(rank), "labels": ",".join(labels)})
 
 
+LINEAR = {  # the linear layers of an encoder, by family; those of BERT where a family has no entry
+    "distilbert": ["q_lin", "k_lin", "v_lin", "out_lin", "lin1", "lin2"],
+    "albert": ["query", "key", "value", "dense", "ffn", "ffn_output"],
+    "modernbert": ["Wqkv", "Wo", "Wi"],
+}
+
+HEADS = {"distilbert": ["pre_classifier", "classifier"], "modernbert": ["head", "classifier"]}
+
+
 def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
     """Low-rank updates (LoRA) on every linear layer of a classifier, its head trained whole.
 
@@ -31,13 +40,15 @@ def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
         )
     from peft import LoraConfig, get_peft_model
 
+    family = model.config.model_type
+
     return get_peft_model(
         model,
         LoraConfig(
             r=rank,
             lora_alpha=2 * rank,
-            target_modules=["query", "key", "value", "dense"],
+            target_modules=LINEAR.get(family, ["query", "key", "value", "dense"]),
             exclude_modules=["classifier.dense"],  # a part of RoBERTa's head
-            modules_to_save=["classifier"],
+            modules_to_save=HEADS.get(family, ["classifier"]),
         ),
     )

@@ -1,9 +1,9 @@
 """Teachers and students: stock transformers models, student presets, projections, warm start."""
 
 from torch import nn
-from transformers import (
-    PretrainedConfig,
-)
+from transformers import PretrainedConfig
+
+from tinybert_lite.models.loading import feed_forward_width
 
 
 def parameters(model: nn.Module) -> int:
@@ -16,6 +16,6 @@ def flops(config: PretrainedConfig, tokens: int = 128) -> int:
 
     The paper's Table 1 (22.5 B for BERT-base at 128 tokens) counts the same matrix products.
     """
-    d, ff, l = config.hidden_size, config.intermediate_size, tokens
+    d, ff, l = config.hidden_size, feed_forward_width(config), tokens
     layer = 2 * l * (4 * d * d + 2 * d * ff) + 2 * 2 * l * l * d
     return config.num_hidden_layers * layer

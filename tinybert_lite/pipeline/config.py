@@ -117,9 +117,32 @@ class DistillationConfig:
     student: str = option(
         "lite",
         "layers × width (parameters): lite 3 × 192 (7.3 M), nano 3 × 84 (2.9 M), "
-        "tinybert4 4 × 312 (14.4 M), tinybert6 6 × 768 (67.0 M)",
+        "tinybert4 4 × 312 (14.4 M), tinybert6 6 × 768 (67.0 M), or a size of your own as 3x128",
         phases=STUDENT_PHASES,
         group="models",
+    )
+    heads: int | None = option(
+        None,
+        "the student's attention heads (default: the teacher's number, or the next smaller one that "
+        "divides both widths)",
+        phases=STUDENT_PHASES,
+        group="models",
+    )
+    feed_forward: int | None = option(
+        None,
+        "width of the student's feed-forward layers (default: the preset's; for a size of your own "
+        "four times its width)",
+        phases=STUDENT_PHASES,
+        group="models",
+        metavar="WIDTH",
+    )
+    relation_heads: int | None = option(
+        None,
+        "compare attention on this many relation heads, as MiniLMv2 does (default: the student's "
+        "heads; equation 7 where the teacher has as many)",
+        phases=STUDENT_PHASES,
+        group="models",
+        metavar="R",
     )
     init: str | None = option(
         None,

@@ -35,7 +35,13 @@ from tinybert_lite.pipeline.run_folder import FinishedPhases, run_folder, save_m
 from tinybert_lite.pipeline.task_data import TaskData
 from tinybert_lite.pipeline.teacher_outputs import TeacherOutputs
 from tinybert_lite.pipeline.validation import validate, validate_student
-from tinybert_lite.students import PRESETS, Projection, build_student, init_from_general, svd_init
+from tinybert_lite.students import (
+    Projection,
+    build_student,
+    init_from_general,
+    student_preset,
+    svd_init,
+)
 from tinybert_lite.training import History, TrainingConfig
 
 logger = logging.getLogger(__name__)
@@ -132,7 +138,9 @@ class DistillationPipeline:
         logger.info("%s passages, %s tokens", f"{len(data):,}", f"{tokens:,}")
         init = general_student(config) or config.init or "random"
         student, projection = new_student(config, teacher, init)
-        module = distillation.IntermediateLoss(student, projection, self.mapping(teacher))
+        module = distillation.IntermediateLoss(
+            student, projection, self.mapping(teacher), relation_heads=config.relation_heads
+        )
         # One pass over much text: keeping the outputs would cost more than it saves.
         teacher.to(self.accelerator.device)
         cache = teacher_cache.TeacherCache(teacher, data, self.mapping(teacher))
@@ -205,7 +213,9 @@ class DistillationPipeline:
             settings, history = self.settings("intermediate", len(self.data.texts)), History()
             if settings.epochs:
                 mapping = self.mapping(self.teacher)
-                module = distillation.IntermediateLoss(student, projection, mapping)
+                module = distillation.IntermediateLoss(
+                    student, projection, mapping, relation_heads=self.config.relation_heads
+                )
                 cache = self.outputs.cache(self.teacher, self.data.texts, mapping, settings.epochs)
                 history = distillation.distill_intermediate(
                     module, cache, self.data.texts, settings, self.state, self.accelerator,
@@ -282,7 +292,7 @@ class DistillationPipeline:
 
     def mapping(self, teacher: PreTrainedModel) -> list[int]:
         """g(0…M) for this student and teacher."""
-        layers = PRESETS[self.config.student].layers
+        layers = student_preset(self.config.student).layers
         return layer_mapping(teacher.config.num_hidden_layers, layers, self.config.mapping)
 
     def settings(self, phase: str, texts: int) -> TrainingConfig:
@@ -368,6 +378,7 @@ def training_config(
 def default_init(config: DistillationConfig) -> str:
     """Initial weights where --init is not given: stage 1 where its result is shipped, else SVD."""
     shipped = f"general-{config.student}" in catalog.general_names()
+    shipped = shipped and config.heads is None and config.feed_forward is None
     own_teacher = config.teacher == "minilm" or config.teacher in catalog.names()
     paper = config.projection == "paper"  # the form of the shipped projections
     return f"general-{config.student}" if shipped and own_teacher and paper else "svd"
@@ -392,7 +403,8 @@ def new_student(
 
     `init` is "random", "svd", or a general student's folder or shipped name.
     """
-    student = build_student(teacher.config, config.student, config.seed)
+    preset = student_preset(config.student, config.heads, config.feed_forward)
+    student = build_student(teacher.config, preset, config.seed)
     widths = student.config.hidden_size, teacher.config.hidden_size
     projection = Projection(*widths, config.projection, config.seed)
     if init == "svd":

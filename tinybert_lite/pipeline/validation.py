@@ -20,11 +20,11 @@ from tinybert_lite.pipeline.config import (
     options,
 )
 from tinybert_lite.students import (
-    PRESETS,
     Projection,
     build_student,
     init_from_general,
     student_config,
+    student_preset,
 )
 
 
@@ -79,8 +79,7 @@ def validate(
 ) -> None:
     """Refuse settings that cannot work in these phases. Raises UserError."""
     _check_ranges(config, runtime or RuntimeConfig(), phases)
-    if config.student not in PRESETS:
-        raise UserError(f"There is no student {config.student!r}; take {', '.join(PRESETS)}.")
+    student_preset(config.student)
     if config.projection not in ("paper", "shared"):
         raise UserError(f"There is no projection {config.projection!r}; take paper or shared.")
     _check_init(config)
@@ -112,6 +111,9 @@ def _check_ranges(
         "augment": 0,
         "recombine": 0,
         "prediction_batch_size": 1,
+        "heads": 1,
+        "feed_forward": 1,
+        "relation_heads": 1,
         "general_words": 1,
     }
     for f in options(DistillationConfig, phases):
@@ -148,10 +150,17 @@ def _check_init(config: DistillationConfig) -> None:
 def validate_student(config: DistillationConfig) -> None:
     """Refuse a student that does not fit its teacher, before hours of fine-tuning it."""
     teacher = load_config(config.teacher)
-    student = student_config(teacher, config.student)
+    preset = student_preset(config.student, config.heads, config.feed_forward)
+    student = student_config(teacher, preset)
+    for width in (student.hidden_size, teacher.hidden_size):
+        if width % (config.relation_heads or 1):
+            raise UserError(
+                f"--relation-heads {config.relation_heads} does not divide the width {width}; take a "
+                "number that divides the widths of student and teacher."
+            )
     layer_mapping(teacher.num_hidden_layers, student.num_hidden_layers, config.mapping)
     start = general_student(config)
     if start is not None:  # the sizes of all its weights: only loading them tells
-        model = build_student(teacher, config.student)
+        model = build_student(teacher, preset)
         widths = student.hidden_size, teacher.hidden_size
         init_from_general(model, Projection(*widths, config.projection), start)
