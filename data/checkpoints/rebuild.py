@@ -1,6 +1,7 @@
 """Make the shipped checkpoints again, each from nothing: `make checkpoints NAME=reviews-lite`.
 
     python data/checkpoints/rebuild.py [NAME …]     all of them, in the order they need each other
+    python data/checkpoints/rebuild.py --cards      the model cards alone, from card.json beside them
 
 Runs go to runs/checkpoints/NAME and continue when interrupted. What comes out takes the place of
 what was shipped, with a new card.
@@ -11,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tinybert_lite.models import catalog
 from tinybert_lite.pipeline import masked_lm_training, release
 
 RUNS = Path("runs") / "checkpoints"
@@ -34,11 +36,14 @@ def rebuild(name: str) -> Path:
         return release.ship_masked_lm(out, facts, MASKED_LM)
     command = f"{COMMANDS[name]} --out {out.as_posix()}"
     subprocess.run([sys.executable, "-m", "tinybert_lite", *shlex.split(command)], check=True)
-    send = release.ship_general if name.startswith("general") else release.ship
-    return send(out, name, f"python -m tinybert_lite {command}")
+    return release.ship(out, name, f"python -m tinybert_lite {command}")
 
 
 def main(names: list[str]) -> None:
+    if names == ["--cards"]:
+        for file in sorted(catalog.FOLDER.glob(f"*/{release.CARD}")):
+            print(release.write_card(file.parent) / "README.md")
+        return
     known = ["masked-lm", *COMMANDS]
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -52,8 +52,8 @@ def measure(seed: int) -> dict:
     """Train teacher and student with one seed; their micro and macro F1, and the minutes."""
     config = DistillationConfig(
         train=str(topics_file()), text="text", label="labels", multi_label="|", student="nano",
-        max_length=32, finetune_epochs=4, intermediate_epochs=10, recombine=600,
-        prediction_epochs=10, prediction_batch_size=32, seed=seed,
+        batch_size=8, max_length=32, finetune_epochs=5, intermediate_epochs=6, recombine=600,
+        prediction_epochs=10, prediction_batch_size=16, seed=seed,
     )  # fmt: skip
     runtime = RuntimeConfig(cpu=True, progress=False)
     metrics = pipeline.run(config, RUNS / f"seed-{seed}", runtime)

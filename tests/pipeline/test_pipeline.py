@@ -61,7 +61,8 @@ def test_the_folder_holds_what_is_promised(classes):
     assert metrics["size_ratio"] * metrics["student_params"] == metrics["teacher_params"]
     for name in ("model", "README.md", "config.json", "log.jsonl", "figures"):
         assert (out / name).exists(), name
-    assert len(list((out / "figures").glob("*.png"))) == 3
+    figures = {file.stem for file in (out / "figures").glob("*.png")}
+    assert figures == {"finetune", "intermediate", "prediction", "confusion"}
     phases = {json.loads(x)["phase"] for x in (out / "log.jsonl").read_text().splitlines()}
     assert phases == {"finetune", "intermediate", "prediction"}
 
@@ -363,9 +364,9 @@ def test_a_general_student_that_is_shipped_is_known_by_its_name(toys, monkeypatc
     given += ["--student", "nano", "--batch-size", "2", "--quiet", "--cpu", "--out"]
     assert main([*given, str(toys / "stage 1")]) == 0
     monkeypatch.setattr(catalog, "FOLDER", toys / "shipped")
-    folder = release.ship_general(toys / "stage 1", "general-nano", "general …")
+    folder = release.ship(toys / "stage 1", "general-nano", "general …")
     assert {f.name for f in folder.iterdir()} == {
-        "README.md", "config.json", "model.safetensors", "projection.safetensors",
+        "README.md", "card.json", "config.json", "model.safetensors", "projection.safetensors",
     }  # fmt: skip
     assert catalog.general_names() == ["general-nano"] and catalog.names() == []
     teacher, _ = load_encoder("minilm")

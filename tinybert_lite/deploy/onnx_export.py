@@ -23,9 +23,9 @@ from tinybert_lite.data.tasks import Task, align_labels
 from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
 from tinybert_lite.models import loading, sizes
 from tinybert_lite.models.inference import evaluating, latencies, logits_of, predict
-from tinybert_lite.models.labels import label_names
+from tinybert_lite.models.labels import MULTI_LABEL, label_names
 from tinybert_lite.models.loading import check_kind, max_tokens
-from tinybert_lite.pipeline import evaluation
+from tinybert_lite.pipeline import evaluation, model_cards
 
 try:
     import onnx
@@ -250,7 +250,10 @@ def export(
         }
         facts["environment"] = environment()
         write_json(folder / FACTS, facts)
-        write_text(folder / "README.md", card(facts, model.config.id2label))
+        several = model.config.problem_type == MULTI_LABEL
+        names = label_names(model.config)
+        text = model_cards.render("export", facts, labels=names, several=several)
+        write_text(folder / "README.md", text)
     return facts
 
 
@@ -280,43 +283,3 @@ def environment() -> dict[str, str | int]:
     """Versions and hardware behind the numbers."""
     versions = {"onnx": onnx.__version__, "onnxruntime": onnxruntime.__version__}
     return evaluation.environment() | versions
-
-
-def card(facts: dict, labels: Mapping[int, str]) -> str:
-    """README.md of an exported model, every number from its export.json."""
-    size, ms, there = facts["bytes"], facts["latency_ms"], facts["environment"]
-    off = facts["difference"]
-    rows = [
-        ("bytes", f"{size['onnx']:,}", f"{size['int8']:,}"),
-        ("largest difference from torch, random words", f"{off['onnx']:.1e}", f"{off['int8']:.1e}"),
-        (f"ms for one text of {ms['tokens']} tokens", f"{ms['onnx']:.2f}", f"{ms['int8']:.2f}"),
-    ]
-    for metric in facts.get("test", {}).get("torch", ()):
-        on = f"{metric} on {facts['test']['texts']:,} test texts of {facts['task']}"
-        onnx, int8 = (f"{facts['test'][key][metric]:.4f}" for key in ("onnx", "int8"))
-        rows.append((on, onnx, int8))
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
-    return f"""# {facts["model"]}, exported
-
-`{FLOAT32}` and `{INT8}`: {facts["parameters"]:,} parameters, ONNX opset {facts["opset"]}, batch and
-length open. Inputs {", ".join(f"`{n}`" for n in facts["inputs"])} (int64, batch × tokens); output
-`logits` (batch × {len(labels)}: {", ".join(map(str, labels.values()))}).
-
-| | float32 | int8 |
-|---|---|---|
-{table}
-
-torch takes {ms["torch"]:.2f} ms. {there["processor"]}, {there["threads"]} threads, onnxruntime
-{there["onnxruntime"]}, torch {there["torch"]}. A median of turns; another machine has other numbers.
-
-int8 rounds weights to 7 of 8 bits, so that processors without VNNI do not overflow. Activations
-are rounded batch by batch: a text's int8 answer changes a little with the texts beside it.
-
-```python
-import onnxruntime
-from transformers import AutoTokenizer
-session = onnxruntime.InferenceSession("{INT8}")
-inputs = AutoTokenizer.from_pretrained(".")(["a text of your own"], return_tensors="np", padding=True)
-print(session.run(["logits"], {{i.name: inputs[i.name].astype("int64") for i in session.get_inputs()}}))
-```
-"""

@@ -231,6 +231,26 @@ def training_curves(
     return figure
 
 
+def confusion_matrix(matrix: np.ndarray, names: Sequence[str], who: str = "student") -> Figure:
+    """Draw counts (classes, classes) by label (row) and prediction (column).
+
+    Colors are shares of a row, recall on the diagonal; the numbers are texts.
+    """
+    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    side = float(np.clip(0.7 * len(names) + 1.5, 3.8, 14))
+    figure = _figure((side + 1.4, side), layout="constrained")
+    ax = figure.subplots()
+    short = [_cut(name, 20) for name in names]
+    sns.heatmap(
+        share, ax=ax, cmap="Blues", vmin=0, vmax=1, square=True, xticklabels=short,
+        yticklabels=short, annot=matrix if len(names) <= 15 else None, fmt="d",
+        cbar_kws={"label": "share of the texts with this label", "shrink": 0.8},
+    )  # fmt: skip
+    ax.tick_params(axis="y", rotation=0)
+    ax.set(xlabel="predicted", ylabel="label", title=f"Confusion matrix of the {who}, test texts")
+    return figure
+
+
 def _figure(size: tuple[float, float], **options) -> Picture:
     figure = Picture(figsize=size, facecolor="white", **options)
     FigureCanvasAgg(figure)

@@ -260,14 +260,13 @@ class DistillationPipeline:
         settings = settings_of(self.config, self.phases) | self.chosen_settings()
         if not self.has_task:
             metrics = report.general_metrics(self.config, self.finished.facts["general"])
-            if self.is_main:
-                report.write_general(self.out, metrics, settings)
-            return metrics
-        task, test = self.data.task, self.data.splits["test"]
-        metrics = report.task_metrics(task, self.teacher, self.student, test, self.data.max_length)
-        metrics |= report.run_facts(self.config, self.finished.facts, task)
+        else:
+            task, test, most = self.data.task, self.data.splits["test"], self.data.max_length
+            metrics = report.task_metrics(task, self.teacher, self.student, test, most)
+            metrics |= report.run_facts(self.config, self.finished.facts, self.data)
+            metrics |= {"init": settings["init"]} if "init" in settings else {}
         if self.is_main:
-            report.write(self.out, metrics, settings, task)
+            report.write(self.out, metrics, settings, self.phases)
         return metrics
 
     # Loaded when first needed -------------------------------------------------------------------

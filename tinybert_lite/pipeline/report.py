@@ -2,16 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
 from tinybert_lite.data.files import write_json, write_text
+from tinybert_lite.data.metrics import class_scores, confusion
 from tinybert_lite.data.tasks import Task
 from tinybert_lite.data.tokenized import TokenizedDataset
 from tinybert_lite.models import inference
 from tinybert_lite.models.sizes import flops, parameters
 from tinybert_lite.pipeline import evaluation, model_cards
 from tinybert_lite.pipeline.config import DistillationConfig
+from tinybert_lite.pipeline.task_data import TaskData
 
 
 def task_metrics(
@@ -25,11 +28,18 @@ def task_metrics(
     models: dict[str, nn.Module] = {"teacher": teacher}
     if student is not None:
         models["student"] = student
-    scores = {name: evaluation.score(task, m, test) for name, m in models.items()}
+    assert test.labels is not None
+    answers = {
+        name: evaluation.predicted_labels(task, inference.predict(m, test))
+        for name, m in models.items()
+    }
+    scores = {name: task.score(found, test.labels) for name, found in answers.items()}
     main = {name: s[task.metric] for name, s in scores.items()}
     size, majority = parameters(teacher), task.majority()[task.metric]
     metrics = {
         "task": task.name,
+        "kind": task.kind,
+        "source": task.source,
         "metric": task.metric,
         **main,
         "retained": _ratio(main.get("student"), main["teacher"]),
@@ -37,6 +47,7 @@ def task_metrics(
         "majority": majority,
         "test_size": len(test),
         "all_scores": scores,
+        **_by_class(task, answers, test.labels),
         "teacher_params": size,
         "teacher_flops": flops(teacher.config),
     }
@@ -56,14 +67,37 @@ def task_metrics(
     }
 
 
-def run_facts(config: DistillationConfig, finished: dict[str, dict], task: Task) -> dict:
-    """Seed, seconds and dev score of each phase, environment and notes."""
+def _by_class(task: Task, answers: dict[str, np.ndarray], labels: np.ndarray) -> dict:
+    """Scores of each class for each model, and where a text has one label the confusion matrix."""
+    if task.kind == "regression":
+        return {}
+    names = task.label_names
+    found: dict[str, dict] = {
+        "per_class": {who: class_scores(names, own, labels) for who, own in answers.items()}
+    }
+    if task.kind == "classification":
+        found["confusion"] = {
+            who: confusion(len(names), own, labels) for who, own in answers.items()
+        }
+    return found
+
+
+def run_facts(config: DistillationConfig, finished: dict[str, dict], data: TaskData) -> dict:
+    """Texts that were read, seed, seconds and dev score of each phase, environment and notes."""
+    texts = {name: len(data.task.splits[name]) for name in ("train", "dev")}
+    if "prediction" in finished:
+        texts |= {
+            "unlabeled": len(data.unlabeled),
+            "augmented": len(data.augmented[0]),
+            "recombined": finished["prediction"]["recombine"],
+        }
     return {
+        "texts": texts,
         "seed": config.seed,
         "seconds": {phase: facts["seconds"] for phase, facts in finished.items()},
         "dev": {phase: facts["dev"] for phase, facts in finished.items()},
         "environment": evaluation.environment(),
-        "notes": task.notes,
+        "notes": data.task.notes,
     }
 
 
@@ -79,19 +113,11 @@ def general_metrics(config: DistillationConfig, facts: dict) -> dict:
     }
 
 
-def write(out: Path, metrics: dict, settings: dict, task: Task) -> None:
-    """metrics.json, log.jsonl, README.md and figures/ of a task's run."""
+def write(out: Path, metrics: dict, settings: dict, phases: tuple[str, ...]) -> None:
+    """metrics.json, log.jsonl, README.md and figures/ of a run."""
     write_json(out / "metrics.json", metrics)
     _copy_log(out)
-    model_cards.write(out, metrics, settings, task)
-    model_cards.draw(out, metrics)
-
-
-def write_general(out: Path, metrics: dict, settings: dict) -> None:
-    """metrics.json, log.jsonl, README.md and figures/ of a general distillation."""
-    write_json(out / "metrics.json", metrics)
-    _copy_log(out)
-    model_cards.write_general(out, metrics, settings)
+    model_cards.write(out, metrics, settings, phases)
     model_cards.draw(out, metrics)
 
 
