@@ -262,7 +262,7 @@ def both_rates(phase, step, total):
     return PEAK
 
 
-# ---- the restless teacher
+# ---- the teacher in training mode
 
 
 def others(curves):
@@ -305,6 +305,11 @@ def largest_embedding(curves):
 
 
 @wrong("check_suspect", "another healthy run")
+def the_fifth_run(curves):
+    return "F" if len(curves) == 6 else right_suspect(curves)
+
+
+@wrong("check_suspect", "rate ten times too high")
 def smallest_sum(curves):
     return min(others(curves), key=lambda r: sum(v[-1] for v in curves[r].values()))
 
@@ -339,68 +344,6 @@ def in_words(curves):
 @wrong("check_suspect", "not the name of a run")
 def a_number(curves):
     return 2
-
-
-# ---- which checkpoint
-
-
-def right_step(records):
-    return max(records, key=lambda r: r["dev"])["step"]
-
-
-@wrong("check_best_step", "chosen by the test score")
-def by_test(records):
-    return max(records, key=lambda r: r["test"])["step"]
-
-
-@wrong("check_best_step", "chosen by dev and test together")
-def by_mean(records):
-    return max(records, key=lambda r: (r["dev"] + r["test"]) / 2)["step"]
-
-
-@wrong("check_best_step", "equals decided by the test score")
-def ties_by_test(records):
-    return max(records, key=lambda r: (r["dev"], r["test"]))["step"]
-
-
-@wrong("check_best_step", "the last one")
-def last(records):
-    return records[-1]["step"]
-
-
-@wrong("check_best_step", "the lowest training loss")
-def lowest_loss(records):
-    return min(records, key=lambda r: r["loss"])["step"]
-
-
-@wrong("check_best_step", "the worst on dev")
-def minimum(records):
-    return min(records, key=lambda r: r["dev"])["step"]
-
-
-@wrong("check_best_step", "the last of equally good ones")
-def later_of_equals(records):
-    best = records[0]
-    for record in records:
-        if record["dev"] >= best["dev"]:
-            best = record
-    return best["step"]
-
-
-@wrong("check_best_step", "the place in the list")
-def place(records):
-    return max(range(len(records)), key=lambda i: records[i]["dev"])
-
-
-@wrong("check_best_step", "not a step")
-def whole_record(records):
-    return max(records, key=lambda r: r["dev"])
-
-
-@wrong("check_best_step", "the test score was looked at")
-def peeks(records):
-    sane = [r for r in records if r["test"] > 0]
-    return max(sane, key=lambda r: r["dev"])["step"]
 
 
 # ---- what a checkpoint holds
@@ -468,7 +411,6 @@ RIGHT = {
     "check_intermediate_loss": right_loss,
     "check_rate": right_rate,
     "check_suspect": right_suspect,
-    "check_best_step": right_step,
     "check_checkpoint": right_checkpoint,
 }
 

@@ -1,6 +1,5 @@
 """The functions behind the widgets of notebook 07, taken from it and driven without a kernel."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -43,9 +42,10 @@ def test_a_step_that_was_not_recorded_is_no_frame(film):
 @pytest.fixture
 def recorded(scope):
     """Two terms of a healthy run, and of one that ends twice and half as high."""
-    healthy = {"embedding": np.array([0.4, 0.2]), "attention.1": np.array([6.0, 3.0])}
-    odd = {"embedding": np.array([0.4, 0.4]), "attention.1": np.array([3.0, 1.5])}
-    scope["curves_of"] = {"healthy": healthy, "odd": odd}
+    first, last = {"embedding": 0.4, "attention.1": 6.0}, {"embedding": 0.2, "attention.1": 3.0}
+    healthy = [first] * 10 + [last] * 10  # an entry for each update
+    odd = [first] * 10 + [{"embedding": 0.4, "attention.1": 1.5}] * 10
+    scope["curves"] = {"healthy": healthy, "odd": odd}
     return scope["beside"]
 
 

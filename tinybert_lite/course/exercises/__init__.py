@@ -45,7 +45,6 @@ from tinybert_lite.course.exercises.start_here import (
     check_retained,
 )
 from tinybert_lite.course.exercises.task_distillation import (
-    check_best_step,
     check_checkpoint,
     check_intermediate_loss,
     check_rate,
@@ -82,7 +81,6 @@ __all__ = [
     "check_after_softmax",
     "check_attention_loss",
     "check_best_logits",
-    "check_best_step",
     "check_bootstrap",
     "check_candidates",
     "check_caption",
