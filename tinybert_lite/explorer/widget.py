@@ -356,7 +356,7 @@ class Explorer(anywidget.AnyWidget):
         """The static picture as base64 PNG, small enough to be stored in a notebook."""
         file = io.BytesIO()
         view = "heads" if self.view == "training" and not self.comparison.snapshots else self.view
-        self.figure(view).savefig(file, format="png", dpi=80, bbox_inches="tight")
+        self.figure(view).savefig(file, format="png", dpi=66, bbox_inches="tight")
         return base64.b64encode(file.getvalue()).decode()
 
     def _repr_mimebundle_(self, **options) -> tuple[dict, dict]:
