@@ -481,6 +481,7 @@ RATE_MISTAKES = [
 KINDS = (
     dict(healthy="healthy", A="mapping", B="training", C="fast", D="slow"),
     dict(healthy="healthy", E="slow", G="fast", F="same", A="mapping", C="training"),
+    dict(healthy="healthy", F="training", D="slow", E="mapping"),
 )
 
 
