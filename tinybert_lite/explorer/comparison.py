@@ -162,15 +162,8 @@ def compare(
     positions = min(_positions(m) for m in (teacher, student))
     limit = min(max_tokens, positions)
     whole = len(tokenizer(text, pair, verbose=False)["input_ids"])
-    encoded = tokenizer(
-        text, pair, truncation=True, max_length=limit, return_special_tokens_mask=True
-    )
+    encoded = _encode(tokenizer, text, pair, limit, vocabulary)
     ids = encoded["input_ids"]
-    if max(ids) >= vocabulary:
-        raise UserError(
-            f"The tokenizer gives token {max(ids)}, but the smaller vocabulary of the two models "
-            f"has {vocabulary}; teacher and student must share the tokenizer."
-        )
     notes = []
     if whole > len(ids):
         notes.append(f"The text has {whole} tokens; the first {len(ids)} are shown.")
@@ -205,6 +198,20 @@ def compare(
         snapshots=fitting,
         notes=notes,
     )
+
+
+def _encode(tokenizer, text: str, pair: str | None, limit: int, vocabulary: int) -> Any:
+    """Tokens of a text, at most `limit`. Raises UserError for one that a model does not have."""
+    encoded = tokenizer(
+        text, pair, truncation=True, max_length=limit, return_special_tokens_mask=True
+    )
+    largest = max(encoded["input_ids"])
+    if largest >= vocabulary:
+        raise UserError(
+            f"The tokenizer gives token {largest}, but the smaller vocabulary of the two models "
+            f"has {vocabulary}; teacher and student must share the tokenizer."
+        )
+    return encoded
 
 
 def default_mapping(
