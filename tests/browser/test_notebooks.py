@@ -58,7 +58,7 @@ window.course = {
   shown() {  // what the controls of this cell show, less the controls themselves
     const cell = document.activeElement.closest('.jp-Cell');
     const picture = (e) => e.tagName === 'CANVAS' ? e.toDataURL() : e.src;
-    const parts = '.widget-output, .widget-vbox > .widget-label, .tbx-summary, .tbx-status, .tbx details';
+    const parts = '.widget-output, .widget-vbox > .widget-label, .tbx-summary, .tbx-status, details';
     return [...cell.querySelectorAll(parts)].map((e) => e.innerText + (e.open ?? '')).join() +
       [...cell.querySelectorAll('.widget-output img, .tbx canvas')].map(picture).join();
   },

@@ -97,7 +97,8 @@ def test_the_bar_with_seeds_is_wider_and_shrinks_with_more_seeds(scope):
     three = scope["compare"]("nano", "d", scope["right"])
     half = scope["half_width"]
     assert half(one, 0.9, 8) > 100 * (one.high - one.low) / 2
-    assert half(one, 0.9, 8) - half(one, 0, 8) > half(three, 0.9, 8) - half(three, 0, 8)
+    added = [half(c, 0.9, 8) ** 2 - half(c, 0, 8) ** 2 for c in (one, three)]
+    assert added[0] == pytest.approx(3 * added[1])
 
 
 def test_the_widget_says_whether_a_difference_could_be_noise(scope, capsys):
