@@ -220,7 +220,7 @@ def test_a_known_wrong_answer_gets_its_own_hint(check, says, answer):
 @pytest.mark.parametrize(
     ("chosen", "says"),
     [
-        ("ABDH", "B says more than the picture. Nothing was taken away"),
+        ("ABDH", "B says more than the picture. No head was removed"),
         ({"A", "C", "D", "H"}, "C says more than the picture. That is a cause"),
         (["A", "D", "E", "H"], "E says more than the picture. These are 100 sentences"),
         ({"a", "d", "f", "h"}, "F says more than the picture. A share of variance"),

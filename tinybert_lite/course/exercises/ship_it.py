@@ -1,4 +1,4 @@
-"""Checks of notebook 10: 8-bit tables, where the time goes, a choice on a budget, a card's limits."""
+"""Checks of notebook 10: 8-bit tables, a time profile, a choice on a budget, a card's limits."""
 
 import re
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def check_quantize(candidate: Callable | None) -> Result:
             )
     if answers[0][0].abs().max() > 127:
         return wrong("-128 used", "Stay between -127 and 127, the same on both sides of zero.")
-    return Result(True, hint="Every number comes back to half a step of its word's scale.")
+    return Result(True, hint="Every number comes back to within half a step of its row's scale.")
 
 
 def check_time_by_operator(candidate: Callable | None) -> Result:
@@ -93,7 +93,7 @@ def check_choose(candidate: Callable | None) -> Result:
     if problem:
         return problem
     if answers == [_choose(*case) for case in CHOICES]:
-        return Result(True, hint="Right on every budget tried, the impossible one too.")
+        return Result(True, hint="Right on every budget tried, including the impossible one.")
     for mistake in CHOICE_MISTAKES:
         if answers == [mistake.answer(*case) for case in CHOICES]:
             return wrong(mistake.name, mistake.hint)
@@ -311,12 +311,12 @@ TIME_MISTAKES = [
     ),
     Mistake(
         "a mean over the calls",
-        "An operator that runs eighteen times costs eighteen times: add up, do not average.",
+        "An operator that runs eighteen times costs eighteen times as much: add up, do not average.",
         _means,
     ),
     Mistake(
         "only the last call of each operator",
-        "found[kind] = dur writes over what was there: add to it, found.get(kind, 0) + dur.",
+        "found[kind] = dur overwrites the earlier calls: add to them, found.get(kind, 0) + dur.",
         _last,
     ),
     Mistake(
@@ -409,12 +409,12 @@ CHOICE_MISTAKES = [
     ),
     _otherwise(
         "the mean instead of the 95th percentile",
-        "A mean hides the slow passes among many fast ones: np.percentile(m['ms'], 95).",
+        "A mean hides slow passes among many fast ones: np.percentile(m['ms'], 95).",
         slow=lambda times: sum(times) / len(times),
     ),
     _otherwise(
         "the fastest time instead of the 95th percentile",
-        "The fastest pass is what happens when nothing else does: np.percentile(m['ms'], 95).",
+        "The fastest pass is the lucky case: np.percentile(m['ms'], 95).",
         slow=min,
     ),
     _otherwise(
@@ -424,7 +424,7 @@ CHOICE_MISTAKES = [
     ),
     _otherwise(
         "0.95 given to np.percentile",
-        "np.percentile takes percent: 0.95 is below one percent, almost the fastest time. Say 95.",
+        "np.percentile takes percent: 0.95 is below one percent, almost the fastest time. Pass 95.",
         slow=lambda times: _percentile(times, 0.0095),
     ),
     _otherwise(
@@ -439,27 +439,27 @@ CHOICE_MISTAKES = [
     ),
     _otherwise(
         "the smallest shipped instead of the best",
-        "Within the budget nobody pays for bytes: take the best score of those that fit.",
+        "Within the budget, smaller is not better: take the best score of those that fit.",
         rank=lambda m: -m["bytes"],
     ),
     _otherwise(
         "the fastest shipped instead of the best",
-        "Within the budget nobody pays for milliseconds: take the best score of those that fit.",
+        "Within the budget, faster is not better: take the best score of those that fit.",
         rank=lambda m: -_percentile(m["ms"], 0.5),
     ),
     _otherwise("size left out", "m['bytes'] has a limit too.", limits="time keep"),
     _otherwise("time left out", "m['ms'] has a limit too.", limits="size keep"),
-    _otherwise("the score left out", "It has to keep enough of the teacher too.", limits="size time"),
+    _otherwise("the score left out", "It must also keep enough of the teacher's score.", limits="size time"),
     Mistake(
         "the first that fits",
-        "The order of the list says nothing: take the best score of those that fit.",
+        "The order of the list means nothing: take the best score of those that fit.",
         lambda models, *limits: next(
             (m["name"] for m in models if _choose([m], *limits) is not None), None
         ),
     ),
     Mistake(
         "a model shipped where none fits",
-        "When the list of those that fit is empty, say None: somebody has to move the budget.",
+        "When nothing fits, return None: the budget has to change.",
         lambda models, *limits: _choose(models, *limits)
         or max(models, key=lambda m: m["score"])["name"],
     ),
@@ -513,7 +513,7 @@ PARTS = [
     (
         "no number",
         r"\d",
-        "How often is it right, on how many texts? A limit without a number is a feeling.",
+        "How often is it right, on how many texts? A limit needs a number.",
     ),
     (
         "a number, and no test behind it",
@@ -523,13 +523,13 @@ PARTS = [
     (
         "the language is missing",
         r"english|language",
-        "It reads one language. Say which, and that others were not tried.",
+        "It was trained on one language. Say which, and that others were not measured.",
     ),
     (
         "nothing about where the teacher or its texts come from",
         r"teacher|distil|inherit|2000s|2005|\bold\b|years?\b|\bage\b|pang|hutto|vader",
-        "Its texts have an age and its answers a teacher, whose mistakes it copies: say one of "
-        "them at least.",
+        "Say how old its texts are, or that it copies the mistakes of its teacher: at least one "
+        "of them.",
     ),
     (
         "nothing about what was not measured",
@@ -542,6 +542,6 @@ PARTS = [
         "nothing about what it is not for",
         r"(do not|don't|should not|shouldn't|must not|never|not) (be )?(use|used|rely|relied|meant|"
         r"intended|decide|judge|apply|suitable|fit|for)\b|unsuitable|not (suited|made|built)|misuse",
-        "Somebody will use it on people, contracts or medicine: say what it is not for.",
+        "Someone will try it on people, contracts or medicine: say what it is not for.",
     ),
 ]

@@ -1,4 +1,4 @@
-"""The exercises of notebook 09: rank, paired bootstrap, the missing row, a fair comparison."""
+"""The exercises of notebook 09: a ranking, a paired bootstrap, the missing row, a fair comparison."""
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
@@ -25,7 +25,9 @@ def check_ranking(
     `lost` in points of accuracy by name; pairs closer than `noise` points count for nothing.
     """
     if isinstance(order, Mapping):
-        return wrong("numbers instead of an order", "A list of names, the heaviest loss first.")
+        return wrong(
+            "numbers instead of an order", "Return a list of names, the largest loss first."
+        )
     if isinstance(order, set | frozenset):
         return wrong("a set has no order", "Put the names into a list.")
     if order is None or order is ... or isinstance(order, str):
@@ -38,20 +40,20 @@ def check_ranking(
             f"there is no row {unknown[0]!r}", f"These are to be ranked: {', '.join(lost)}."
         )
     if len(set(names)) < len(names):
-        return wrong("a row stands there twice", "Each row has one place.")
+        return wrong("a row is listed twice", "List each row once.")
     if missing := [name for name in lost if name not in names]:
-        return wrong(f"{missing[0]!r} is missing", f"All {len(lost)} rows want a place.")
+        return wrong(f"{missing[0]!r} is missing", f"Rank all {len(lost)} rows.")
     clear = [
         (a, b) for a, b in combinations(names, 2) if abs(lost[a] - lost[b]) > noise
     ]  # a is said to lose more than b
     right = sum(lost[a] > lost[b] for a, b in clear)
     if len(clear) >= 6 and right <= len(clear) / 10:
-        return wrong("the other way round", "First the row that loses *most*.")
+        return wrong("the other way round", "Start with the row that loses *most*.")
     close = len(names) * (len(names) - 1) // 2 - len(clear)
     return Result(
         True,
         hint=f"{right} of {len(clear)} pairs as measured; guessing gets half. {close} more pairs "
-        f"lie within {noise:g} points of each other: nobody can rank these.",
+        f"lie within {noise:g} points of each other: these cannot be ranked.",
     )
 
 
@@ -84,11 +86,11 @@ def check_bootstrap(candidate: Callable | None) -> Result:
         if _far(got[:, :2], _points(cases)[:, None], scale) < 1e-6:
             return wrong(
                 "every draw is the whole test set",
-                "Drawn without putting back, the same texts come out in another order: the mean "
-                "cannot change. random.integers(n, size=n) puts back.",
+                "Drawn without replacement, the same texts come out in another order: the mean "
+                "cannot change. random.integers(n, size=n) draws with replacement.",
             )
         return wrong(
-            "the same draw every time", "Make the generator once, outside of the loop: here it is "
+            "the same draw every time", "Create the generator once, outside the loop: here it is "
             "given to you."
         )  # fmt: skip
     found = {  # a wide interval is estimated less exactly
@@ -106,23 +108,25 @@ def check_bootstrap(candidate: Callable | None) -> Result:
 
 
 def check_new_row(row: Mapping | None) -> Result:
-    """Check what the missing row does otherwise than the recipe, {part: value}.
+    """Check what the missing row changes, {part: value}.
 
-    The question: does the intermediate step do the warm start's work too?
+    The question: does the intermediate step also do the work of SVD initialization?
     """
     if row is None or row is ... or (isinstance(row, Mapping) and ... in row.values()):
         return NOT_TRIED
     if not isinstance(row, Mapping):
-        return wrong("not a dictionary", 'What the row does otherwise, {"labels": "hard"} say.')
+        return wrong(
+            "not a dictionary", 'Say what the row changes, for example {"labels": "hard"}.'
+        )
     if unknown := [key for key in row if key not in RECIPE]:
         return wrong(f"the recipe has no part {unknown[0]!r}", f"It has {', '.join(RECIPE)}.")
     changed = {k: v for k, v in row.items() if _plain(v) != _plain(RECIPE[k])}
     if not changed:
-        return wrong("this is the recipe itself", "At least one part has to be otherwise.")
+        return wrong("this is the recipe itself", "Change at least one part.")
     if extra := [key for key in changed if key not in MEASURED_ALREADY]:
         return wrong(
             f"{extra[0]} changes as well",
-            "If the answer comes out otherwise, nobody will know which change did it.",
+            "If the result differs, you cannot tell which change caused it.",
         )
     if len(changed) == 1:
         (part,) = changed
@@ -132,18 +136,20 @@ def check_new_row(row: Mapping | None) -> Result:
             "is there is known; what is it worth while the other is not?",
         )
     if changed["init"] != "random":
-        return wrong("another question", "Without SVD initialization means: random, as in the paper.")
+        return wrong(
+            "another question", "Without SVD initialization means: random, as in the paper."
+        )
     if changed["steps"] != "prediction":
         return wrong(
             "another step is switched off", 'Without the intermediate step: steps "prediction".'
         )
-    return Result(True, hint="Neither of the two: the fourth corner of the square.")
+    return Result(True, hint="Neither of the two parts: the fourth corner of the square.")
 
 
 def check_surplus(candidate: Callable | None) -> Result:
     """Check `my_surplus(both, no_start, no_step, neither)`, four accuracies in percent.
 
-    How many points more the warm start is worth without the intermediate step than with it.
+    How many points more SVD initialization is worth without the intermediate step than with it.
     """
     cases = [(85.0, 84.0, 81.5, 73.0), (84.0, 80.5, 83.0, 81.0)]
     problem, got = run_numbers(candidate, cases)
@@ -157,7 +163,7 @@ def check_surplus(candidate: Callable | None) -> Result:
 
 
 def check_comparison(candidate: Callable | None) -> Result:
-    """Check `my_comparison(train, change, seeds)`: what the recipe is ahead, seed by seed.
+    """Check `my_comparison(train, change, seeds)`: the full training minus the changed one, per seed.
 
     `train(seed)` and `train(seed, **change)` return accuracies in percent; the answer is a list
     of the recipe's minus the changed one's, one number for each seed.
@@ -180,7 +186,7 @@ def check_comparison(candidate: Callable | None) -> Result:
     if not recipe or not other:
         return wrong(
             "the same in both arms",
-            "train(seed) is the recipe, train(seed, **change) the recipe with one thing otherwise.",
+            "train(seed) is the full training, train(seed, **change) changes one thing.",
         )
     if any(changed not in ({}, change) for _, changed in calls):
         return wrong("something else changes too", "Only what `change` says.")
@@ -190,7 +196,7 @@ def check_comparison(candidate: Callable | None) -> Result:
         which = "the recipe" if len(set(recipe)) < len(set(other)) else "one of the arms"
         return wrong(
             f"{which} has fewer seeds",
-            "A lucky seed of one arm would look like an effect: each seed in both arms.",
+            "A lucky seed in one arm would look like an effect: use each seed in both arms.",
         )
     if np.ndim(answers[0]) == 0:
         return wrong(
@@ -309,7 +315,7 @@ def _scaled(a, b, random, factor: float) -> tuple[float, float]:
 MISTAKES: dict[tuple[str, str], Callable] = {
     (
         "the two models are resampled separately",
-        "The same texts for both, in each draw: what a hard text does to both then cancels.",
+        "Use the same texts for both in each draw: then what makes a text hard for both cancels.",
     ): lambda *c: _interval(_apart(*c)),
     (
         "sorted before the difference",
@@ -317,7 +323,7 @@ MISTAKES: dict[tuple[str, str], Callable] = {
     ): lambda *c: _interval(_sorted(*c)),
     (
         "seeds are resampled instead of texts",
-        "Three seeds can be drawn in 27 ways; the question is what other *texts* would have said. "
+        "Three seeds can be drawn in 27 ways; the question is what other *texts* would show. "
         "Draw columns, not rows.",
     ): lambda *c: _interval(_by_seed(*c)),
     (
@@ -352,7 +358,7 @@ MISTAKES: dict[tuple[str, str], Callable] = {
     ): _texts_spread,
     (
         "too few texts in each draw",
-        "As many as the test set has: a smaller test set would be less certain than ours is.",
+        "Draw as many texts as the test set has: a smaller test set is less certain.",
     ): lambda a, b, random: _interval(_paired(a, b, random, TEXTS // 2)),
 }
 
@@ -372,7 +378,7 @@ def _p_value(got: np.ndarray, draws: list[np.ndarray], cases: list) -> Result:
     known = {
         "one-sided": (
             np.minimum(below, above),
-            "Before looking, either model could have been the better one: count both sides, 2 ×.",
+            "Before looking, either model could have been the better one: count both sides, times two.",
         ),
         "one side only, whichever it is": (
             below,
@@ -387,7 +393,9 @@ def _p_value(got: np.ndarray, draws: list[np.ndarray], cases: list) -> Result:
         ),
     }
     if np.abs(got - right).mean() < 0.2 * right.mean():
-        return Result(True, hint="Same texts for both, texts drawn with putting back, both sides.")
+        return Result(
+            True, hint="The same texts for both, drawn with replacement, and a two-sided p."
+        )
     distances = {name: np.abs(got - values).mean() for name, (values, _) in known.items()}
     nearest = min(distances, key=lambda name: distances[name])
     if distances[nearest] < 0.05:
@@ -402,7 +410,7 @@ def _p_value(got: np.ndarray, draws: list[np.ndarray], cases: list) -> Result:
 SURPLUS: dict[tuple[str, str], Callable] = {
     (
         "",
-        "Above 0: the two parts do the same work in part. Below: they need each other.",
+        "Above 0: the two parts do some of the same work. Below 0: they need each other.",
     ): lambda both, no_start, no_step, neither: (no_step - neither) - (both - no_start),
     (
         "the sign is turned",
@@ -410,7 +418,7 @@ SURPLUS: dict[tuple[str, str], Callable] = {
     ): lambda both, no_start, no_step, neither: (both - no_start) - (no_step - neither),
     (
         "what both are worth together",
-        "That is one number of the four corners; the question is whether they add up.",
+        "That compares two corners; the question is whether the two parts simply add up.",
     ): lambda both, no_start, no_step, neither: both - neither,
     (
         "only without the step",
@@ -418,15 +426,15 @@ SURPLUS: dict[tuple[str, str], Callable] = {
     ): lambda both, no_start, no_step, neither: no_step - neither,
     (
         "only with the step",
-        "That is the ablation that was there already.",
+        "That ablation is in the table already.",
     ): lambda both, no_start, no_step, neither: both - no_start,
     (
         "what the step is worth, not the start",
-        "The start is what `both` and `no_step` have, and the other two have not.",
+        "Compare corners that differ in the initialization: `both` and `no_step` have SVD.",
     ): lambda both, no_start, no_step, neither: no_start - neither,
     (
         "what the step is worth, with the start there",
-        "The start is what `both` and `no_step` have, and the other two have not.",
+        "Compare corners that differ in the initialization: `both` and `no_step` have SVD.",
     ): lambda both, no_start, no_step, neither: both - no_step,
     (
         "two corners are missing",

@@ -1,4 +1,4 @@
-"""Checks of notebook 08: heads that moved, errors in common, a head taken away, an honest caption."""
+"""Checks of notebook 08: heads that moved, shared errors, a head removed, an honest caption."""
 
 from collections.abc import Callable, Iterable
 
@@ -16,20 +16,20 @@ from tinybert_lite.course.exercises.checking import (
 CAPTION = {
     "A": "Each number is a squared difference of scores, divided by the variance of the teacher's "
     "scores, over 100 test sentences.",
-    "B": "The heads with the smallest numbers matter most for the student's answers.",
+    "B": "The heads with the smallest numbers matter most for the student's predictions.",
     "C": "Layer 3 misses more because deep layers are harder to imitate.",
     "D": "On these sentences the heads of layer 3 miss a larger share, on average, than those of "
     "layer 1.",
     "E": "Layer 1 imitates its teacher layer well on any English text.",
     "F": "A head with the number 0.30 knows 70 % of what its teacher head knows.",
     "G": "The heads of layer 1 have learned what negation is.",
-    "H": "The picture does not say which heads the student needs for its answers.",
+    "H": "The picture does not say which heads the student needs for its predictions.",
 }
 SUPPORTED = {"A", "D", "H"}
 
 
 def check_moved(candidate: Callable | None) -> Result:
-    """Check `candidate(similarity, mapping, heads)`: the student heads that arrived elsewhere.
+    """Check `candidate(similarity, mapping, heads)`: the student heads that moved.
 
     `similarity` (M · heads, N · heads) as in the explorer, `mapping` g(0…M); the answer is a list
     of (student layer, student head), counted from 1, whose most similar teacher head is not the
@@ -56,7 +56,7 @@ def check_errors_alike(candidate: Callable | None) -> Result:
 
 
 def check_flips(candidate: Callable | None) -> Result:
-    """Check `candidate(before, after)`: the share of texts whose answer is another one.
+    """Check `candidate(before, after)`: the share of texts whose prediction changes.
 
     Logits (texts, classes) of the whole model and of the one without a head; a number in [0, 1].
     """
@@ -75,9 +75,13 @@ def check_caption(chosen: Iterable[str] | None) -> Result:
     try:
         letters = {str(letter).strip().upper() for letter in chosen} - {"", ","}
     except TypeError:
-        return wrong("not a set of letters", 'Give the letters you would sign, {"A", "B"} say.')
+        return wrong(
+            "not a set of letters", 'Give the letters you would sign, for example {"A", "B"}.'
+        )
     if not letters or letters - set(CAPTION):
-        return wrong("not a set of letters", 'Give the letters you would sign, {"A", "B"} say.')
+        return wrong(
+            "not a set of letters", 'Give the letters you would sign, for example {"A", "B"}.'
+        )
     for letter in sorted(letters - SUPPORTED):
         return wrong(f"{letter} says more than the picture", CAPTION_HINTS[letter])
     for letter in sorted(SUPPORTED - letters):
@@ -160,17 +164,17 @@ MOVED_MISTAKES = [
     ),
     Mistake(
         "each teacher head asked for its student",
-        "argmax(0) goes down the columns. Ask each student head (row): argmax(1).",
+        "argmax(0) goes down the columns. Search along each student head's row: argmax(1).",
         _from_teacher,
     ),
     Mistake(
         "opposite counted as similar",
-        "A correlation of −0.9 is the opposite map: leave the sign on.",
+        "A correlation of −0.9 means the opposite map: keep the sign.",
         lambda s, g, h: _moved(np.abs(s), g, h),
     ),
     Mistake(
         "where they went instead of who went",
-        "Those are the teacher heads they resemble; return the student's layer and head.",
+        "Those are the teacher heads they moved to; return the student's layer and head.",
         _where_to,
     ),
 ]
@@ -198,12 +202,12 @@ ALIKE_MISTAKES = [
     ),
     Mistake(
         "right answers instead of errors",
-        "Two good models are right together anyway; ask where both are *wrong*.",
+        "Two good models are often right together anyway; count where both are *wrong*.",
         lambda t, s, y: ((t == y) & (s == y)).mean() / ((t == y).mean() * (s == y).mean()),
     ),
     Mistake(
         "agreement instead of errors",
-        "Two models agree on what both get right, too; count the texts both get wrong.",
+        "Two models also agree where both are right; count the texts both get wrong.",
         lambda t, s, y: (t == s).mean() / ((t != y).mean() * (s != y).mean()),
     ),
     Mistake(
@@ -218,7 +222,7 @@ ALIKE_MISTAKES = [
     ),
     Mistake(
         "upside down",
-        "What was seen goes above the line, what chance would give below.",
+        "Divide what was observed by what chance would give, not the other way round.",
         lambda t, s, y: 1 / _alike(t, s, y),
     ),
     Mistake(
@@ -246,7 +250,7 @@ def _softmax(z: np.ndarray) -> np.ndarray:
 FLIP_MISTAKES = [
     Mistake(
         "the share that stays",
-        "Those are the answers that did not change: compare with !=.",
+        "Those are the predictions that did not change: compare with !=.",
         lambda b, a: (b.argmax(1) == a.argmax(1)).mean(),
     ),
     Mistake(
@@ -256,44 +260,44 @@ FLIP_MISTAKES = [
     ),
     Mistake(
         "any change of a logit counts",
-        "Logits always move a little; what counts is whether the *largest* is another one: argmax.",
+        "Logits always move a little; what counts is whether the *largest* one changes: argmax.",
         lambda b, a: (b != a).any(1).mean(),
     ),
     Mistake(
         "size of the change of the logits",
-        "That says how far the logits moved, not how many answers changed: take argmax first.",
+        "That says how far the logits moved, not how many predictions changed: take argmax first.",
         lambda b, a: np.abs(b - a).mean(),
     ),
     Mistake(
         "size of the change of the probabilities",
-        "That says how far the probabilities moved, not how many answers changed: take argmax.",
+        "That says how far the probabilities moved, not how many predictions changed: take argmax.",
         lambda b, a: np.abs(_softmax(b) - _softmax(a)).mean(),
     ),
     Mistake(
         "changes that cancel",
-        "One text to the left and one to the right are two changes: compare text by text before "
+        "One change to positive and one to negative are two changes: compare text by text before "
         "you take the mean.",
         lambda b, a: abs(b.argmax(1).mean() - a.argmax(1).mean()),
     ),
     Mistake(
         "argmax over the texts",
-        "argmax(0) finds a text for each class; the answer of each text is argmax(1).",
+        "argmax(0) finds a text for each class; the prediction for each text is argmax(1).",
         lambda b, a: (b.argmax(0) != a.argmax(0)).mean(),
     ),
     Mistake(
         "one class only",
-        "Compare the answers of all classes, not only how often the last one wins.",
+        "Compare all classes, not only how often the last one is predicted.",
         lambda b, a: ((b.argmax(1) == b.shape[1] - 1) != (a.argmax(1) == b.shape[1] - 1)).mean(),
     ),
 ]
 
 CAPTION_HINTS = {
-    "A": "It says what the numbers are and on what they were measured: every caption needs that.",
-    "B": "Nothing was taken away from the student here; a head can be copied exactly and not be "
-    "used. Section 6 tests it.",
-    "C": "That is a cause. The picture compares layers, it does not change one thing alone.",
-    "D": "It compares two means that can be read off the picture, and says on what.",
-    "E": "These are 100 sentences of film reviews, the kind the student was trained on.",
+    "A": "It says what the numbers are and what they were measured on: every caption needs that.",
+    "B": "No head was removed here; a head can be copied exactly and not be "
+    "used. Section 6 tests that.",
+    "C": "That is a cause. The picture compares layers; it does not change one thing at a time.",
+    "D": "It compares two means that the picture shows, and says on what.",
+    "E": "These are 100 sentences from movie reviews, the kind the student was trained on.",
     "F": "A share of variance is not a share of knowledge, and nobody measured knowledge.",
     "G": "Scores were compared, not meanings. Nothing here was about negation.",
     "H": "A limit the reader must know: closeness to the teacher is not use.",
