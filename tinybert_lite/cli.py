@@ -146,7 +146,8 @@ class Parser(argparse.ArgumentParser):
         there = [name for name in self._option_string_actions if name.startswith("--")]
         meant = wrong.strip("-").replace("_", "-")
         close = (
-            [name for name in there if len(meant) > 3 and meant in name]
+            [name for name in there if name == f"--{meant}"]
+            or [name for name in there if len(meant) > 3 and meant in name]
             or [name for name in there if set(meant.split("-")) & set(name[2:].split("-"))]
             or difflib.get_close_matches(f"--{meant}", there, n=1, cutoff=0.75)
         )
