@@ -89,7 +89,9 @@ def test_the_card_of_a_teacher_has_no_student_and_that_of_a_regression_no_classe
     for name in ("student", "student_params", "latency_ms", "retained", "retained_above_majority"):
         del facts[name]
     facts["texts"] = {"train": 70, "dev": 10}
+    del facts["per_class"], facts["confusion"]
     text = card(facts)
+    assert "\n\n## Training data" in text and "\n\n\n" not in text
     assert text.startswith("# A teacher for mails") and '"teacher")("a text' in text
     assert "retains" not in text and "initial weights" not in text.lower()
     facts = student_facts(kind="regression", metric="pearson")
@@ -114,7 +116,7 @@ def test_the_card_of_several_labels_explains_independent_scores():
 
 def test_general_and_masked_lm_cards_name_their_texts():
     general = {
-        "passages": 5, "tokens": 99, "losses": {"hidden.1": 0.25}, "student_params": 7,
+        "teacher": "minilm", "passages": 5, "tokens": 99, "losses": {"hidden.1": 0.25}, "student_params": 7,
         "seed": 0, "seconds": {"general": 30}, "environment": THERE,
     }  # fmt: skip
     text = model_cards.render("general", general, settings=SETTINGS | {"general_text": ["my.txt"]})

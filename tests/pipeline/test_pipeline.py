@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig
@@ -18,7 +19,7 @@ from tinybert_lite.data.storage import load_tensors
 from tinybert_lite.models import catalog, inference, loading
 from tinybert_lite.models.loading import load_encoder
 from tinybert_lite.models.sizes import parameters
-from tinybert_lite.pipeline import config, pipeline, release, validation
+from tinybert_lite.pipeline import config, evaluation, pipeline, release, validation
 from tinybert_lite.students import PRESETS, Projection, build_student, init_from_general
 
 KEYS = (
@@ -356,6 +357,26 @@ def test_general_distillation_makes_a_start_that_run_takes(toys):
     given += ["--student", "nano", "--batch-size", "2", "--quiet", "--cpu", "--out"]
     assert main([*given, str(toys / "general")]) == 0
     run(toys, "from general", "--init", str(toys / "general" / "model"))
+
+
+def test_a_student_is_shipped_with_a_card_of_its_run_that_can_be_written_again(
+    classes, toys, monkeypatch
+):
+    monkeypatch.setattr(catalog, "FOLDER", toys / "shipped students")
+    # a shipped student has the embedded teacher's tokenizer, which this toy cannot take
+    monkeypatch.setattr(evaluation, "evaluate_model", lambda given, name: {"accuracy": 0.25})
+    folder = release.ship(classes[0], "tiny", "python -m tinybert_lite run …")
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    assert "| the same, of the half-precision weights shipped | – | 0.2500 |" in text
+    assert "| command | `python -m tinybert_lite run …` |" in text
+    metrics = classes[1]
+    assert f"{metrics['texts']['train']:,} labeled texts" in text
+    assert set(metrics["texts"]) == {"train", "dev", "unlabeled", "augmented", "recombined"}
+    assert np.sum(metrics["confusion"]["student"]) == metrics["test_size"]
+    assert set(metrics["per_class"]["student"]) == {"good", "bad", "so-so"}
+    (folder / "README.md").unlink()
+    release.write_card(folder)
+    assert (folder / "README.md").read_text(encoding="utf-8") == text
 
 
 def test_a_general_student_that_is_shipped_is_known_by_its_name(toys, monkeypatch):

@@ -1,6 +1,7 @@
 """Model cards, all of them from templates/model_card.md.jinja, and the figures beside them."""
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,12 @@ def render(kind: str, facts: dict, **more: Any) -> str:
     """
     given = {"settings": {}, "command": None, "name": None, "shipped": None, "labels": ()} | more
     given["license"] = LICENSE if given["name"] else RUN_LICENSE
-    best = facts.get("student", facts.get("teacher", 0.0))
-    error = (best * (1 - best) / facts.get("test_size", 1)) ** 0.5 if 0 <= best <= 1 else 0.0
-    return _template().render(kind=kind, m=facts, error=error, **given).rstrip("\n") + "\n"
+    if facts.get("metric") == "accuracy":
+        p = facts.get("student", facts["teacher"])
+        given["error"] = (p * (1 - p) / facts["test_size"]) ** 0.5
+    text = _template().render(kind=kind, m=facts, **given)
+    text = re.sub(r"\n+(?=## )|\n{3,}", "\n\n", text)  # what a part left out leaves behind
+    return text.rstrip("\n") + "\n"
 
 
 def kind_of(metrics: dict) -> str:
