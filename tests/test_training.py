@@ -294,3 +294,26 @@ def test_a_finished_phase_given_again_takes_no_step(tmp_path):
 
 def test_the_errors_of_the_loop_are_user_errors():
     assert issubclass(LossNotFinite, UserError)
+
+
+def test_the_rate_may_stay_constant_until_a_last_share_of_the_steps():
+    config = TrainingConfig(learning_rate=2.0, warmup=0.1, decay=0.3)
+    rates = [learning_rate_at(step, 100, config) for step in range(100)]
+    assert rates[9:71] == [2.0] * 62 and rates[0] == 0.2
+    assert rates[70:] == sorted(rates[70:], reverse=True) and rates[99] == pytest.approx(2.0 / 30)
+
+
+def test_batches_may_be_given_and_are_taken_in_their_order(tmp_path):
+    given = [np.array([3, 1]), np.array([0]), np.array([2, 3])]
+    model, seen = nn.Linear(1, 1), []
+
+    def loss(module, rows):
+        seen.append(rows.tolist())
+        return {"loss": module(torch.ones(1, 1)).square().mean()}
+
+    config = TrainingConfig(epochs=2, batch_size=2, save_seconds=math.inf)
+    fit(
+        "given", model, loss, np.ones(4), config, tmp_path, Accelerator(cpu=True),
+        progress=False, batches=lambda epoch: given,
+    )  # fmt: skip
+    assert seen == 2 * [rows.tolist() for rows in given]
