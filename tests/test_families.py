@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
@@ -19,6 +20,7 @@ from tinybert_lite.attention import capture
 from tinybert_lite.cli import main
 from tinybert_lite.data import paths
 from tinybert_lite.explorer import explore
+from tinybert_lite.losses import attention_loss, relation_heads
 from tinybert_lite.models import loading
 from tinybert_lite.models.lora import add_lora
 from tinybert_lite.students import Preset, Projection, build_student, student_config, svd_init
@@ -212,6 +214,30 @@ def test_a_teacher_is_fine_tuned_distilled_evaluated_explored_and_exported(
     page = explore(teacher, model, tokenizer, text).to_html(tmp_path / "heads.html")
     assert page.is_file()
     assert main(["export", str(folder), "--out", str(tmp_path / "onnx")]) == 0
+
+
+def test_models_of_unequal_head_counts_are_explored_on_relation_heads(tmp_path):
+    teacher = toy_teacher(tmp_path / "teacher")
+    student = toy_teacher(tmp_path / "student", layers=3, width=24, heads=4)
+    text = "the film 7 was good"
+    own = explore(teacher, student, text=text)
+    assert own.matching == "similarity" and "matched by similarity" in own.comparison.notes[0]
+    with pytest.raises(UserError, match="relation_heads="):
+        own.matching = "index"
+    shown = explore(teacher, student, text=text, relation_heads=4)
+    assert shown.matching == "index" and "4 relation heads" in shown.comparison.notes[0]
+    assert shown.comparison.teacher.heads == shown.comparison.student.heads == 4
+    (q, k), (t, u) = (
+        [relation_heads(torch.from_numpy(x[at : at + 1]), 4) for x in (side.queries, side.keys)]
+        for side, at in ((own.comparison.student, 2), (own.comparison.teacher, 5))
+    )
+    real = own.comparison.real
+    maps = [(a @ b.mT * a.shape[-1] ** -0.5)[..., :real, :real] for a, b in ((q, k), (t, u))]
+    loss = np.mean([r["loss"] for r in shown.numbers() if r["student_layer"] == 3])
+    assert loss == pytest.approx(attention_loss(*maps, None).item(), rel=1e-5)
+    assert shown.to_html(tmp_path / "relations.html").is_file()
+    with pytest.raises(UserError, match="5 relation heads do not divide the width"):
+        explore(teacher, student, text=text, relation_heads=5)
 
 
 def test_a_teacher_whose_heads_do_not_divide_the_student_gets_fewer_relation_heads():

@@ -8,7 +8,7 @@ import copy
 import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinybert_lite import UserError
 from tinybert_lite.attention import capture
+from tinybert_lite.losses import relation_heads
 from tinybert_lite.mapping import layer_mapping
 
 MAX_TOKENS = 128
@@ -147,13 +148,15 @@ def compare(
     text_pair: str | None = None,
     snapshots: Sequence[Snapshot] = (),
     max_tokens: int = MAX_TOKENS,
+    relations: int | None = None,
 ) -> Comparison:
     """Run both models on one text (or pair), in evaluation mode and without gradients.
 
-    A text of more than `max_tokens` tokens is cut and `notes` says so.
+    A text of more than `max_tokens` tokens is cut and `notes` says so. With `relations` both sides
+    have as many relation heads (MiniLMv2) in place of their own heads.
 
-    Raises UserError for an empty text, for models that do not read the same tokens and for those
-    that do not have BERT's attention.
+    Raises UserError for an empty text, for models that do not read the same tokens, for those that
+    do not have BERT's attention, and for relation heads that do not divide both widths.
     """
     if not isinstance(text, str) or not text.strip():
         raise UserError("There is no text to look at; give a sentence.")
@@ -178,10 +181,15 @@ def compare(
         row["token_type_ids"] = segment
     inputs = {name: torch.tensor([value]) for name, value in row.items()}
     sides = [_side(model, inputs, real) for model in (teacher, student)]
-    fitting, dropped = _fitting(snapshots, student, inputs, tuple(ids), real)
+    own, sides = sides[1].heads, _paired(sides, relations, notes)
+    usable = (
+        snapshots if sides[1].heads == own else ()
+    )  # they are scores of the student's own heads
+    fitting, dropped = _fitting(usable, student, inputs, tuple(ids), real)
+    dropped += len(snapshots) - len(usable)
     if dropped:
         notes.append(
-            f"{dropped} snapshots are of another text (or student) and not shown; "
+            f"{dropped} snapshots are of another text (student, or number of heads) and not shown; "
             "their losses were for that text."
         )
     return Comparison(
@@ -212,6 +220,32 @@ def _encode(tokenizer, text: str, pair: str | None, limit: int, vocabulary: int)
             f"has {vocabulary}; teacher and student must share the tokenizer."
         )
     return encoded
+
+
+def _paired(sides: list[Side], relations: int | None, notes: list[str]) -> list[Side]:
+    """Both sides on `relations` relation heads, or as they are; a note says how maps are paired."""
+    teacher, student = (side.heads for side in sides)
+    if relations is None:
+        if teacher != student:
+            notes.append(
+                f"The teacher has {teacher} heads and the student {student}, so their maps cannot be "
+                "paired by number and are matched by similarity; relation_heads= splits both into "
+                "equally many."
+            )
+        return sides
+    try:
+        split = [
+            [relation_heads(torch.from_numpy(x), relations).numpy() for x in (s.queries, s.keys)]
+            for s in sides
+        ]
+    except ValueError as error:
+        raise UserError(f"{str(error)[:-1]}; take a number that divides both widths.") from error
+    if not teacher == student == relations:
+        notes.append(
+            f"Maps are those of {relations} relation heads, into which the teacher's {teacher} heads "
+            f"and the student's {student} were split again (MiniLMv2); neither attends with these."
+        )
+    return [replace(side, queries=q, keys=k) for side, (q, k) in zip(sides, split, strict=True)]
 
 
 def default_mapping(

@@ -103,14 +103,15 @@ class Explorer(anywidget.AnyWidget):
         mapping: str | Sequence[int] | None = None,
         snapshots: Sequence[Snapshot] = (),
         max_tokens: int = comparison.MAX_TOKENS,
+        relation_heads: int | None = None,
         **traits,
     ):
-        self._models = teacher, student, tokenizer
+        self._models, self._relations = (teacher, student, tokenizer), relation_heads
         self._given, self._max_tokens, self._runs = list(snapshots), max_tokens, 0
         depths = teacher.config.num_hidden_layers, student.config.num_hidden_layers
         traits["mapping"] = comparison.default_mapping(*depths, mapping)
         heads = teacher.config.num_attention_heads, student.config.num_attention_heads
-        if heads[0] != heads[1]:
+        if heads[0] != heads[1] and relation_heads is None:
             traits.setdefault("matching", "similarity")
         super().__init__(**self._show(text, text_pair), **traits)
         self.on_msg(self._message)
@@ -132,9 +133,8 @@ class Explorer(anywidget.AnyWidget):
 
     def _show(self, text: str, text_pair: str | None) -> dict:
         """What the page needs of one text, as traits."""
-        teacher, student, tokenizer = self._models
         seen = comparison.compare(
-            teacher, student, tokenizer, text, text_pair, self._given, self._max_tokens
+            *self._models, text, text_pair, self._given, self._max_tokens, self._relations
         )
         self.comparison, self._runs = seen, self._runs + 1
         parts = [a for side in (seen.teacher, seen.student) for a in (side.queries, side.keys)]
@@ -168,11 +168,11 @@ class Explorer(anywidget.AnyWidget):
 
     @traitlets.validate("matching")
     def _check_matching(self, proposal: dict) -> str:
-        t, s = (model.config.num_attention_heads for model in self._models[:2])
+        t, s = self.comparison.teacher.heads, self.comparison.student.heads
         if proposal["value"] == "index" and t != s:
             raise UserError(
                 f"The teacher has {t} heads and the student {s}, so heads cannot be matched by "
-                'number; use matching="similarity".'
+                'number; use matching="similarity", or relation_heads= that divide both widths.'
             )
         return proposal["value"]
 
@@ -385,14 +385,16 @@ def explore(
     mapping: str | Sequence[int] | None = None,
     snapshots: Sequence[Snapshot] = (),
     max_tokens: int = comparison.MAX_TOKENS,
+    relation_heads: int | None = None,
     **traits,
 ) -> Explorer:
     """Show teacher and student attention of one text side by side.
 
     Models are transformers models of the BERT family, or names or folders of them. `mapping` as
     in `mapping.layer_mapping`, uniform by default; `snapshots` from a `Recorder`. A text of more
-    than `max_tokens` tokens is cut, and the explorer says so. Other keyword arguments set traits
-    of `Explorer`, `view="pair", layer=3` for example.
+    than `max_tokens` tokens is cut, and the explorer says so. `relation_heads` shows both models
+    on that many relation heads, as distillation compares models of unequal head counts. Other
+    keyword arguments set traits of `Explorer`, `view="pair", layer=3` for example.
 
     Raises UserError for models that do not read the same tokens, or a mapping that does not fit.
     """
@@ -410,7 +412,16 @@ def explore(
     if tokenizer is None:
         raise UserError("explore() needs a tokenizer beside the models; pass the teacher's.")
     return Explorer(
-        teacher, student, tokenizer, text, text_pair, mapping, snapshots or (), max_tokens, **traits
+        teacher,
+        student,
+        tokenizer,
+        text,
+        text_pair,
+        mapping,
+        snapshots or (),
+        max_tokens,
+        relation_heads,
+        **traits,
     )
 
 
