@@ -58,7 +58,7 @@ def made(tmp_path, monkeypatch) -> None:
     write("tab.tsv", "pairs.tsv", ["premise", "hypothesis", "label"], pairs)
     write("semicolon.csv", "stars.csv", ["review", "stars"], rows("1,9", "3,2", "4,0"))
     write("comma.csv", "topics.csv", ["text", "about"], rows("cast|plot", "music", "cast", ""))
-    write("comma.csv", "complaints.csv", ["text", "label"], rows(*["ok"] * 12, "complaint"))
+    write("comma.csv", "complaints.csv", ["text", "label"], rows(*["ok"] * 11, "complaint"))
     split = datasets.Dataset.from_dict({"text": texts, "label": [i % 2 for i in range(160)]})
     datasets.DatasetDict(train=split, test=split).save_to_disk("saved-imdb")
 
