@@ -315,6 +315,7 @@ def add_bench(parser: argparse.ArgumentParser) -> None:
 
 def check(options: argparse.Namespace) -> int:
     from tinybert_lite.course import environment
+    from tinybert_lite.models.loading import quiet_libraries
 
     quiet_libraries()
     checks = environment.report()
@@ -332,6 +333,7 @@ def fetch(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Carry out the phases of a command."""
+    from tinybert_lite.models.loading import quiet_libraries
     from tinybert_lite.pipeline import pipeline, run_folder
 
     quiet_libraries()
@@ -371,6 +373,7 @@ def augment(options: argparse.Namespace) -> int:
     from tinybert_lite import augmentation
     from tinybert_lite.data.word_vectors import Glove
     from tinybert_lite.models import masked_lm
+    from tinybert_lite.models.loading import quiet_libraries
     from tinybert_lite.pipeline import validation
 
     quiet_libraries()
@@ -398,6 +401,7 @@ def augment(options: argparse.Namespace) -> int:
 def evaluate(options: argparse.Namespace) -> int:
     import json
 
+    from tinybert_lite.models.loading import quiet_libraries
     from tinybert_lite.pipeline import evaluation
 
     quiet_libraries()
@@ -419,6 +423,7 @@ def named_task(given: DistillationConfig):
 
 def export(options: argparse.Namespace) -> int:
     from tinybert_lite.deploy import onnx_export
+    from tinybert_lite.models.loading import quiet_libraries
 
     quiet_libraries()
     given = config_of(DistillationConfig, options)
@@ -437,6 +442,7 @@ def bench(options: argparse.Namespace) -> int:
 
     from tinybert_lite.benchmark import speed
     from tinybert_lite.data import files
+    from tinybert_lite.models.loading import quiet_libraries
 
     quiet_libraries()
     if options.out and not Path(options.out).parent.is_dir():
@@ -502,14 +508,3 @@ def exported(facts: dict) -> list[str]:
         scores = "".join(f", {k} {v:.4f}" for k, v in test.get(key, {}).items())
         lines.append(line + scores.replace("_", " "))
     return lines
-
-
-def quiet_libraries() -> None:
-    """Silence load reports, bars and deprecations, which are for developers."""
-    import warnings
-
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    warnings.simplefilter("ignore", FutureWarning)

@@ -35,13 +35,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # where it is run 
 from tests.benchmarks import cse  # noqa: E402
 from tests.benchmarks.results import RESULTS, merge_runs  # noqa: E402
 from tinybert_lite import augmentation, distillation, students, teacher_cache  # noqa: E402
-from tinybert_lite.cli import quiet_libraries  # noqa: E402
 from tinybert_lite.data import corpus, tasks  # noqa: E402
 from tinybert_lite.data.tokenized import TokenizedDataset, tokenize  # noqa: E402
 from tinybert_lite.data.word_vectors import Glove  # noqa: E402
 from tinybert_lite.losses import soft_cross_entropy  # noqa: E402
 from tinybert_lite.mapping import layer_mapping  # noqa: E402
 from tinybert_lite.models import catalog, inference, loading, sizes  # noqa: E402
+from tinybert_lite.models.loading import quiet_libraries  # noqa: E402
 from tinybert_lite.models.masked_lm import load_masked_lm  # noqa: E402
 from tinybert_lite.pipeline import evaluation  # noqa: E402
 from tinybert_lite.pipeline.config import ENOUGH_STEPS  # noqa: E402

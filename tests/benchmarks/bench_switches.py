@@ -23,8 +23,8 @@ import torch
 from tinybert_lite import distillation, losses, teacher_cache, training
 from tinybert_lite.benchmark.config import BASELINE_BATCH, BenchmarkConfig
 from tinybert_lite.benchmark.setup import PADDED, BenchmarkSetup
-from tinybert_lite.cli import quiet_libraries
 from tinybert_lite.data import files, paths, tokenized
+from tinybert_lite.models.loading import quiet_libraries
 from tinybert_lite.pipeline import evaluation
 
 RESULT = paths.DATA / "results" / "switches.json"

@@ -9,7 +9,9 @@ def check() -> None:
     import transformers
 
     from tinybert_lite.course import environment
+    from tinybert_lite.models.loading import quiet_libraries
 
+    quiet_libraries()
     failed = [c for c in environment.report(forward=False) if c.state == "fail"]
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     problems = "; ".join(f"{c.name}: {c.detail} ({c.fix})" for c in failed)

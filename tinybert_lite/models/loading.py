@@ -1,6 +1,9 @@
 """Load tokenizers, classifiers and encoders by name or folder, checked before they are used."""
 
 import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +160,29 @@ def resolve(name: str) -> str:
     return name
 
 
+def quiet_libraries() -> None:
+    """Silence the load reports, bars and deprecations of libraries, which are for developers."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    warnings.simplefilter("ignore", FutureWarning)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without the load reports, bars and deprecations of libraries, which are for developers."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _load(loader, name: str, **options):
     place = resolve(name)
     if not Path(place).is_dir() and not hub_answers():
@@ -169,10 +195,9 @@ def _load(loader, name: str, **options):
             ) from error
     for file in Path(place).glob("model*.safetensors"):
         only_floats(file)
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # `_whole` reports what is missing in a model
     try:
-        return loader.from_pretrained(place, trust_remote_code=False, **options)
+        with quietly():  # `_whole` reports what is missing in a model
+            return loader.from_pretrained(place, trust_remote_code=False, **options)
     except MemoryError:
         raise
     except Exception as error:  # damaged weights and tokenizers have error types of their own
@@ -182,8 +207,6 @@ def _load(loader, name: str, **options):
             "folder with config.json, model.safetensors and tokenizer, or a model name of the hub "
             "(which needs the network once)."
         ) from error
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -358,5 +381,6 @@ def load_shipped(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         raise UserError(f"The adapter in {folder} does not fit the embedded teacher.")
     adapted.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     # the adapter froze the rest; further training must reach all of it
-    merged: Any = adapted.merge_and_unload()  # type: ignore[operator]
+    with quietly():
+        merged: Any = adapted.merge_and_unload()  # type: ignore[operator]
     return merged.requires_grad_(True).eval(), tokenizer
