@@ -73,4 +73,4 @@ def test_speed_is_rehearsed_on_the_cpu(root, tmp_path):
         assert sides <= set(measured[phase]) and measured[phase]["texts"] == 32
         assert measured[phase]["optimized, batch 8"]["roofline"]["operations"] > 0
     switches = json.loads((tmp_path / "switches.json").read_text(encoding="utf-8"))["variants"]
-    assert switches["optimized"]["relative_speed"] == 1 and len(switches) == 9
+    assert switches["optimized"]["relative_speed"] == 1 and len(switches) == 10
