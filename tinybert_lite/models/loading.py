@@ -375,7 +375,8 @@ def load_shipped(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     only_floats(folder / catalog.LORA)
     tensors, facts = load_tensors(folder / catalog.LORA)
     model, tokenizer = load_classifier("minilm", facts["labels"].split(","))
-    adapted = add_lora(model, int(facts["rank"]))
+    with quietly():
+        adapted = add_lora(model, int(facts["rank"]))
     trained = {k: p.shape for k, p in adapted.named_parameters() if p.requires_grad}
     if {k: v.shape for k, v in tensors.items()} != trained:
         raise UserError(f"The adapter in {folder} does not fit the embedded teacher.")
