@@ -81,7 +81,11 @@ def test_nothing_is_skipped_and_what_is_ignored_has_a_reason(file):
 
 @every_notebook
 def test_some_deterministic_output_is_compared(file):
-    assert any("NBVAL_CHECK_OUTPUT" in "".join(c["source"]) for c in code_cells(read(file)))
+    assert any(
+        "NBVAL_CHECK_OUTPUT" in "".join(c["source"])
+        or "nbval-check-output" in c["metadata"].get("tags", [])
+        for c in code_cells(read(file))
+    )
 
 
 @every_notebook

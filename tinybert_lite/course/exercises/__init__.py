@@ -41,7 +41,7 @@ from tinybert_lite.course.exercises.soft_labels import (
 )
 from tinybert_lite.course.exercises.start_here import (
     check_disagreement,
-    check_parameters,
+    check_only_one_right,
     check_retained,
 )
 from tinybert_lite.course.exercises.task_distillation import (
@@ -110,8 +110,8 @@ __all__ = [
     "check_new_row",
     "check_pair_rows",
     "check_paired_error",
+    "check_only_one_right",
     "check_pairs",
-    "check_parameters",
     "check_prediction",
     "check_previous_head",
     "check_quantize",

@@ -1,13 +1,15 @@
-"""The exercises of notebook 00: what is kept, what it costs, and where the two models part."""
+"""The exercises of notebook 00: what is kept, what it costs, and where the two models disagree."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
+
+import numpy as np
 
 from tinybert_lite.course.exercises.checking import NOT_TRIED, Result, wrong
 
 
 def check_retained(candidate: Callable | None) -> Result:
-    """`retained(student, teacher, majority)`: the share kept of what the teacher knows above chance."""
+    """`retained(student, teacher, majority)`: the share kept of the teacher's gain over the majority baseline."""
     case = (0.84, 0.86, 0.50)
     answer, early = _call(candidate, case)
     if early:
@@ -30,40 +32,46 @@ def check_retained(candidate: Callable | None) -> Result:
     return _known(answer, mistakes, f"For {case} it should be {right:.4f}, yours is {answer:.4f}.")
 
 
-def check_parameters(candidate: Callable | None) -> Result:
-    """`parameters(vocabulary, positions, layers, width, feed_forward)` of a BERT encoder with pooler."""
-    v, p, m, d, f = case = (30522, 512, 3, 192, 768)
-    answer, early = _call(candidate, case)
+def check_only_one_right(candidate: Callable | None) -> Result:
+    """`only_one_right(a, b, labels)`: how many texts only model a, and only model b, gets right."""
+    a, b = np.array([0, 1, 1, 0, 1, 1, 0]), np.array([0, 0, 1, 1, 1, 0, 0])
+    labels = np.array([0, 1, 0, 1, 1, 1, 0])
+    answer, early = _counts(candidate, (a, b, labels))
     if early:
         return early
-    embeddings = (v + p + 2) * d + 2 * d
-    layer = 4 * (d * d + d) + (d * f + f) + (f * d + d) + 2 * 2 * d
-    pooler = d * d + d
-    right = embeddings + m * layer + pooler
-    if answer == right:
-        return Result(True, hint=f"{right:,}; {embeddings / right:.0%} of them are embeddings.")
-    biases = m * (4 * d + f + d)
+    if answer == (2, 1):
+        return Result(True, hint="Three sentences decide; the other four say nothing.")
     mistakes = {
-        m * layer + pooler: (
-            "the embeddings are missing",
-            "Words, positions, two types, LayerNorm.",
-        ),
-        embeddings + m * layer: (
-            "the pooler is missing",
-            "One more width × width layer at the end.",
-        ),
-        embeddings + layer + pooler: ("only one layer", "There are M of them."),
-        right - biases: ("the biases are missing", "Every linear layer adds one number an output."),
-        right - m * 4 * d: ("LayerNorms are missing", "Two a layer, each a weight and a bias."),
-        right - 2 * d - m * 4 * d: (
-            "LayerNorms are missing",
-            "One after the embeddings, two a layer.",
-        ),
-        right - p * d: ("the positions are missing", "Each position has a vector of its own."),
-        right - 2 * d: ("types or a LayerNorm are missing", "Two token types, one LayerNorm."),
-        right - m * (d * d + d): ("one of Q, K, V and output is missing", "Attention has four."),
+        (1, 2): ("the other way round", "First the texts that only a gets right, then only b."),
+        (5, 4): ("all right answers", "Leave out the texts that both get right: & ~right_b."),
+        (2, 3): ("the wrong answers", "Count where one is right and the other wrong."),
+        (3, 3): ("all disagreements", "Say which of the two is right there: compare with labels."),
+        (4, 2): ("predictions of class 1 only", "Class 0 can be right too: compare with labels."),
+        (2 / 7, 1 / 7): ("shares", "The question asks for counts: sum, not mean."),
     }
-    return _known(answer, mistakes, f"It should be {right:,}, yours is {answer:,}.")
+    for value, (mistake, hint) in mistakes.items():
+        if np.allclose(answer, value):
+            return wrong(mistake, hint)
+    return wrong("not the right counts", f"For the seven texts tried it is (2, 1), not {answer}.")
+
+
+def _counts(candidate: Callable | None, case: tuple) -> tuple[tuple, Result | None]:
+    """The two numbers an answer gives, or what to tell its author instead."""
+    if candidate is None or candidate is ...:
+        return (), NOT_TRIED
+    try:
+        answer = candidate(*case)
+    except NotImplementedError:
+        return (), NOT_TRIED
+    except Exception as error:  # whatever the learner wrote
+        return (), wrong("it stopped with an error", f"{type(error).__name__}: {error}")
+    if answer is None or answer is ...:
+        return (), NOT_TRIED
+    try:
+        first, second = (float(x) for x in answer)
+    except (TypeError, ValueError):
+        return (), wrong("not two numbers", "Return both counts: first of a, then of b.")
+    return (first, second), None
 
 
 def check_disagreement(sentence: str | None, classify: Callable[[str], tuple[str, str]]) -> Result:
@@ -78,7 +86,7 @@ def check_disagreement(sentence: str | None, classify: Callable[[str], tuple[str
     if teacher == student:
         return wrong(
             f"both say {teacher}",
-            "Try praise of one part and blame of another, irony, or a negation.",
+            "Try praise of one part and criticism of another, irony, or a negation.",
         )
     return Result(True, hint=f"Teacher says {teacher}, student {student}. Who is right?")
 
