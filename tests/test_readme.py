@@ -1,0 +1,26 @@
+"""The README is short, its links work, and its numbers are those in data/results."""
+
+import re
+
+from tests.benchmarks import bench_recipe
+from tinybert_lite.data import paths
+
+TEXT = (paths.ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_it_has_at_most_800_words():
+    assert len(TEXT.split()) <= 800
+
+
+def test_every_link_leads_to_a_file():
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", TEXT) if "://" not in link]
+    assert len(links) > 15
+    assert [link for link in links if not (paths.ROOT / link).exists()] == []
+
+
+def test_its_table_is_the_one_that_the_results_give():
+    assert bench_recipe.readme_table() in TEXT
+
+
+def test_its_finding_is_the_one_that_the_results_give():
+    assert bench_recipe.readme_finding() in TEXT
