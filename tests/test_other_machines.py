@@ -149,6 +149,9 @@ def read_only_clone(tmp_path, monkeypatch):
     """The package and its data where nothing can be written, not even by root."""
     clone, guard = tmp_path / "clone", tmp_path / "guard"
     shutil.copytree(ROOT / "tinybert_lite", clone / "tinybert_lite")
+    shutil.copy(
+        ROOT / "pyproject.toml", clone
+    )  # a folder without it is taken for an installed package
     ignored = shutil.ignore_patterns("cache", "results")
     shutil.copytree(ROOT / "data", clone / "data", ignore=ignored)
     guard.mkdir()
