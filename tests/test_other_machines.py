@@ -149,9 +149,7 @@ def read_only_clone(tmp_path, monkeypatch):
     """The package and its data where nothing can be written, not even by root."""
     clone, guard = tmp_path / "clone", tmp_path / "guard"
     shutil.copytree(ROOT / "tinybert_lite", clone / "tinybert_lite")
-    shutil.copy(
-        ROOT / "pyproject.toml", clone
-    )  # a folder without it is taken for an installed package
+    shutil.copy(ROOT / "pyproject.toml", clone)  # what tells a clone from an installed package
     ignored = shutil.ignore_patterns("cache", "results")
     shutil.copytree(ROOT / "data", clone / "data", ignore=ignored)
     guard.mkdir()
@@ -179,7 +177,9 @@ def test_a_read_only_clone_works_with_output_and_cache_elsewhere(read_only_clone
     given = {"TINYBERT_LITE_CACHE": str(assets.cache_dir()), "PYTHONPATH": paths}
     check = program(["check"], clone=clone, **given)
     assert b"asset teacher" in check.stdout and b"Traceback" not in check.stderr
-    assert str(clone).encode() in check.stdout, "another copy was imported"
+    where = [sys.executable, "-c", "import tinybert_lite; print(tinybert_lite.__file__)"]
+    imported = subprocess.run(where, env=variables, cwd=clone, capture_output=True, text=True)
+    assert str(clone) in imported.stdout, "another copy was imported"
     plain = program(["fetch"], clone=clone, without={"TINYBERT_LITE_CACHE"}, PYTHONPATH=paths)
     assert plain.returncode == 2 and b"TINYBERT_LITE_CACHE" in plain.stderr
 
