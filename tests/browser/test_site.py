@@ -250,7 +250,7 @@ def test_a_broken_teacher_leaves_the_student_and_a_message(
 ):
     folder = tmp_path / "site"
     shutil.copytree(built, folder)
-    model = folder / "models" / "teacher.onnx"
+    model = folder / "models" / "teacher.onnx.gz.bin"
     model.unlink()
     if content:
         model.write_bytes(content)

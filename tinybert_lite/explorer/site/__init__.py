@@ -152,11 +152,21 @@ def vendor(folder: Path, packages: Path) -> list[dict[str, str]]:
                     "build the site again."
                 )
             target = folder / Path(file).name
-            if target.suffix == ".wasm":  # 14 MB, 4 MB compressed; the page unpacks it
-                target = target.with_name(target.name + ".gz.bin")
-                content = gzip.compress(content, 9, mtime=0)
             target.write_bytes(content)
+            if target.suffix == ".wasm":  # 14 MB, 4 MB compressed
+                packed(target)
     return [{"name": n} | {k: e[k] for k in ("version", "licence")} for n, e in wanted.items()]
+
+
+def packed(file: Path) -> Path:
+    """Replace a file by its compressed form, which the page unpacks; the new file.
+
+    Its name ends in .bin: servers treat .gz in ways of their own.
+    """
+    target = file.with_name(file.name + ".gz.bin")
+    target.write_bytes(gzip.compress(file.read_bytes(), 6, mtime=0))
+    file.unlink()
+    return target
 
 
 def _npm_install(packages: list[str], folder: Path) -> None:
@@ -207,7 +217,7 @@ def to_site(
         third_party = vendor(folder / "vendor", Path(packages or paths.ROOT / "build" / "npm"))
         facts: dict[str, Any] = {"max_tokens": MAX_TOKENS, "third_party": third_party, "models": {}}
         for who, model in models.items():
-            file = to_onnx(model, folder / "models" / f"{who}.onnx")
+            file = packed(to_onnx(model, folder / "models" / f"{who}.onnx"))
             facts["models"][who] = _facts(model, names[who], file)
         state = {key: getattr(shown, key) for key in STATE}
         facts["examples"] = []

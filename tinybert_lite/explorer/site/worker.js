@@ -29,7 +29,12 @@ async function checked(model, tell) {
     const digest = [...new Uint8Array(await crypto.subtle.digest("SHA-256", content))].map((b) => b.toString(16).padStart(2, "0")).join("");
     if (digest !== model.sha256) throw new Error(`${model.file} is broken: its content is not what the site was built with`);
   }
-  return new Uint8Array(content);
+  return unpacked(new Blob([content]));
+}
+
+/** What a compressed file holds. */
+async function unpacked(blob) {
+  return new Uint8Array(await new Response(blob.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer());
 }
 
 async function load() {
@@ -37,8 +42,7 @@ async function load() {
   try {
     tokenizer = new WordPiece(JSON.parse(await (await bytes("models/tokenizer.json", () => {}, 1)).text()));
     ort = await import("./vendor/ort.wasm.min.mjs");
-    const packed = await bytes("vendor/ort-wasm-simd-threaded.wasm.gz.bin", tell("runtime"), facts.runtime_bytes);
-    const binary = await new Response(packed.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+    const binary = await unpacked(await bytes("vendor/ort-wasm-simd-threaded.wasm.gz.bin", tell("runtime"), facts.runtime_bytes));
     Object.assign(ort.env.wasm, { numThreads: 1, wasmBinary: binary, wasmPaths: new URL("vendor/", self.location.href).href });
     postMessage({ kind: "ready", who: "runtime" });
   } catch (error) {
