@@ -320,86 +320,103 @@ def hidden_cosine(s, t, w, mask):
     return 1 - F.cosine_similarity((s @ w)[mask.bool()], t[mask.bool()], dim=-1).mean()
 
 
-@wrong("check_mapping", "embedding element forgotten")
-def layers_only(n, m):
-    return [i * n // m for i in range(1, m + 1)]
+def stacked_floor(targets, width):
+    values = torch.linalg.svdvals(torch.cat(targets))
+    return (values[width:] ** 2).sum() / torch.cat(targets).numel() * len(targets)
 
 
-@wrong("check_mapping", "off by one: layers counted from 0, embedding element forgotten")
-def zero_based(n, m):
-    return [(i + 1) * (n // m) - 1 for i in range(m)]
+def all_zeros(targets):
+    return sum((t**2).mean() for t in targets)
 
 
-@wrong("check_mapping", "off by one: layers counted from 0")
-def zero_based_with_embeddings(n, m):
-    return [0] + [i * n // m - 1 for i in range(1, m + 1)]
+@wrong("check_share_reached", "a projection for each layer")
+def reached_with_separate_floors(loss, targets, width):
+    floor = sum((torch.linalg.svdvals(t)[width:] ** 2).sum() / t.numel() for t in targets)
+    return (all_zeros(targets) - loss) / (all_zeros(targets) - floor)
 
 
-@wrong("check_mapping", "off by one: the last layer is missing")
-def range_stops(n, m):
-    return list(range(0, n, n // m))
+@wrong("check_share_reached", "the mean of the layers instead of their sum")
+def reached_with_mean_floor(loss, targets, width):
+    floor = stacked_floor(targets, width) / len(targets)
+    return (all_zeros(targets) - loss) / (all_zeros(targets) - floor)
 
 
-@wrong("check_mapping", "off by one: everything one too high")
-def one_too_high(n, m):
-    return [i * n // m + 1 for i in range(m + 1)]
+@wrong("check_share_reached", "the mean was subtracted first")
+def reached_centered(loss, targets, width):
+    mean = torch.cat(targets).mean(0, keepdim=True)
+    floor = stacked_floor([t - mean for t in targets], width)
+    return (all_zeros(targets) - loss) / (all_zeros(targets) - floor)
 
 
-@wrong("check_mapping", "N and M exchanged")
-def exchanged(n, m):
-    return [i * m // n for i in range(m + 1)]
+@wrong("check_share_reached", "what is kept instead of what is lost")
+def reached_kept(loss, targets, width):
+    stacked = torch.cat(targets)
+    kept = len(targets) * (torch.linalg.svdvals(stacked)[:width] ** 2).sum() / stacked.numel()
+    return (all_zeros(targets) - loss) / (all_zeros(targets) - kept)
 
 
-@wrong("check_mapping", "top mapping")
-def top(n, m):
-    return [0] + list(range(n - m + 1, n + 1))
+@wrong("check_share_reached", "singular values not squared")
+def reached_not_squared(loss, targets, width):
+    stacked = torch.cat(targets)
+    floor = len(targets) * torch.linalg.svdvals(stacked)[width:].sum() / stacked.numel()
+    return (all_zeros(targets) - loss) / (all_zeros(targets) - floor)
 
 
-@wrong("check_mapping", "bottom mapping")
-def bottom(n, m):
-    return list(range(m + 1))
+@wrong("check_share_reached", "the floor is missing")
+def reached_to_nothing(loss, targets, width):
+    return (all_zeros(targets) - loss) / all_zeros(targets)
 
 
-@wrong("check_mapping", "fraction")
-def fractions(n, m):
-    return [i * n / m for i in range(m + 1)]
+@wrong("check_share_reached", "the share that is missing")
+def reached_the_rest(loss, targets, width):
+    floor = stacked_floor(targets, width)
+    return (loss - floor) / (all_zeros(targets) - floor)
 
 
-@wrong("check_floor", "the mean was taken off first")
-def floor_of_pca(hidden, rank):
-    values = torch.linalg.svdvals(hidden - hidden.mean(0, keepdim=True))
-    return (values[rank:] ** 2).sum() / hidden.numel()
+@wrong("check_share_reached", "floor divided by loss")
+def reached_ratio(loss, targets, width):
+    return stacked_floor(targets, width) / loss
 
 
-@wrong("check_floor", "what is kept instead of what is lost")
-def floor_kept(hidden, rank):
-    return (torch.linalg.svdvals(hidden)[:rank] ** 2).sum() / hidden.numel()
+@wrong("check_effects", "the sign is reversed")
+def effects_reversed(losses):
+    parts = max(losses, key=len)
+    return {p: np.mean([losses[s] - losses[s | {p}] for s in losses if p not in s]) for p in parts}
 
 
-@wrong("check_floor", "singular values not squared")
-def floor_not_squared(hidden, rank):
-    return torch.linalg.svdvals(hidden)[rank:].sum() / hidden.numel()
+@wrong("check_effects", "only the part on its own")
+def effects_alone(losses):
+    return {p: losses[frozenset([p])] - losses[frozenset()] for p in max(losses, key=len)}
 
 
-@wrong("check_floor", "not divided by the width")
-def floor_by_tokens(hidden, rank):
-    return (torch.linalg.svdvals(hidden)[rank:] ** 2).sum() / len(hidden)
+@wrong("check_effects", "only the last step")
+def effects_last(losses):
+    every = max(losses, key=len)
+    return {p: losses[every] - losses[every - {p}] for p in every}
 
 
-@wrong("check_floor", "sum instead of mean")
-def floor_sum(hidden, rank):
-    return (torch.linalg.svdvals(hidden)[rank:] ** 2).sum()
+@wrong("check_effects", "compared with the random start")
+def effects_against_random(losses):
+    random = losses[frozenset()]
+    parts = max(losses, key=len)
+    return {p: np.mean([losses[s] - random for s in losses if p in s]) for p in parts}
 
 
-@wrong("check_floor", "a share instead of an error")
-def floor_share(hidden, rank):
-    values = torch.linalg.svdvals(hidden) ** 2
-    return values[rank:].sum() / values.sum()
+@wrong("check_effects", "sum instead of mean")
+def effects_summed(losses):
+    parts = max(losses, key=len)
+    return {p: sum(losses[s | {p}] - losses[s] for s in losses if p not in s) for p in parts}
 
 
-@wrong("check_floor", "one direction too few is lost")
-def floor_off_by_one(hidden, rank):
-    return (torch.linalg.svdvals(hidden)[rank + 1 :] ** 2).sum() / hidden.numel()
+@wrong("check_effects", "the mean loss with the part")
+def effects_levels(losses):
+    parts = max(losses, key=len)
+    return {p: np.mean([losses[s] for s in losses if p in s]) for p in parts}
+
+
+@wrong("check_effects", "not one effect for each part")
+def effects_as_list(losses):
+    return [losses[frozenset([p])] for p in max(losses, key=len)]
 
 
 @wrong("check_teacher_hidden", "teacher in training mode")
@@ -429,21 +446,6 @@ def teacher_layers_only(teacher, inputs):
 def teacher_whole_output(teacher, inputs):
     with torch.no_grad():
         return teacher.eval()(**inputs, output_hidden_states=True)
-
-
-@wrong("check_pairs", "embedding element forgotten")
-def pairs_without_embeddings(s, t, g):
-    return [(s[m], t[g[m]]) for m in range(1, len(g))]
-
-
-@wrong("check_pairs", "mapping forgotten")
-def pairs_zipped(s, t, g):
-    return list(zip(s, t, strict=False))
-
-
-@wrong("check_pairs", "off by one: teacher layers counted from 0")
-def pairs_zero_based(s, t, g):
-    return [(s[0], t[0])] + [(s[m], t[g[m] - 1]) for m in range(1, len(g))]
 
 
 @pytest.mark.parametrize(("check", "says", "answer"), WRONG)

@@ -1,6 +1,9 @@
-"""Checks of notebook 03: equations 8 and 9, the mapping, the floor, what a teacher may answer."""
+"""Checks of notebook 03: equation 8, the floor, a teacher's hidden states, an ablation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import combinations
+from math import isclose
+from statistics import mean
 
 import torch
 from torch import Tensor, nn
@@ -30,37 +33,38 @@ def check_hidden_loss(candidate: Callable | None) -> Result:
     return check_loss(candidate, _hidden, HIDDEN_MISTAKES, _hidden_cases())
 
 
-def check_mapping(candidate: Callable | None) -> Result:
-    """Check `candidate(teacher_layers, student_layers)`: uniform mapping as a list of M + 1."""
-    cases = [(6, 3), (12, 4), (6, 2), (12, 6), (6, 6)]
-    problem, answers = run(candidate, cases)
+def check_share_reached(candidate: Callable | None) -> Result:
+    """Check `candidate(loss, targets, width)`: 0 for predicting zeros, 1 at the floor.
+
+    loss is the sum of M hidden losses with one W_h of rank `width`; targets are M times (tokens, d).
+    """
+    return check_loss(candidate, _reached, REACHED_MISTAKES, _reached_cases(), gradient=False)
+
+
+def check_effects(candidate: Callable | None) -> Result:
+    """Check `candidate(losses)`: the mean effect of each part of a full factorial experiment.
+
+    losses maps frozensets of part names to a loss; the answer maps each part to its effect.
+    """
+    cases = _factorial_cases()
+    problem, answers = run(candidate, [(dict(case),) for case in cases])
     if problem:
         return problem
-    answers = [a.tolist() if hasattr(a, "tolist") else a for a in answers]
-    if not all(isinstance(a, Sequence) and not isinstance(a, str) for a in answers):
-        return wrong("not a list", "Return a list of M + 1 whole numbers: g(0), …, g(M).")
-    answers = [list(a) for a in answers]
-    if answers == [_uniform(*c) for c in cases]:
-        if any(isinstance(g, float) for a in answers for g in a):
-            return wrong("numbers with a fraction part", "Layers are counted: // keeps integers.")
-        return Result(True, hint="g(m) = m·N/M, with g(0) = 0 for the embeddings.")
-    for mistake in MAPPING_MISTAKES:
-        if answers == [mistake.answer(*c) for c in cases]:
+    truth = [_effects(case) for case in cases]
+    for answer, right in zip(answers, truth, strict=True):
+        if not isinstance(answer, dict) or set(answer) != set(right):
+            return wrong("not one effect for each part", "Return {part: effect}, all parts in it.")
+    if _same_effects(answers, truth):
+        return Result(True, hint="Every pair of runs that differ in one part only was used.")
+    for mistake in EFFECT_MISTAKES:
+        if _same_effects(answers, [mistake.answer(case) for case in cases]):
             return wrong(mistake.name, mistake.hint)
-    n, m = cases[0]
+    part = min(truth[0])
     return wrong(
-        "not the uniform mapping",
-        f"For N = {n}, M = {m} yours is {answers[0]}; the layers should be equally far apart, "
-        "and the last student layer should learn from the last teacher layer.",
+        "other effects",
+        f"In the first case the effect of {part} is {truth[0][part]:.3f}, yours is "
+        f"{answers[0][part]}. List the pairs of runs that differ in this part only.",
     )
-
-
-def check_floor(candidate: Callable | None) -> Result:
-    """Check `candidate(hidden, rank)`: the smallest mean squared error any rank can reach.
-
-    hidden (tokens, d); the answer is the mean over tokens and width.
-    """
-    return check_loss(candidate, _floor, FLOOR_MISTAKES, _floor_cases(), gradient=False)
 
 
 def check_teacher_hidden(candidate: Callable | None) -> Result:
@@ -96,42 +100,15 @@ def check_teacher_hidden(candidate: Callable | None) -> Result:
     if not same:
         return wrong(
             "teacher in training mode",
-            "Asked twice, it answers differently: its dropout is on. Call teacher.eval() first.",
+            "Two calls give different hidden states: dropout is on. Call teacher.eval() first.",
         )
     if any(a.requires_grad for a in answers[0]):
         return wrong(
             "teacher not detached",
-            "The answers carry gradients, so the teacher would be trained too (and memory held); "
-            "ask under torch.no_grad().",
+            "The hidden states carry gradients, so the teacher would be trained too and memory "
+            "held; call it under torch.no_grad().",
         )
-    return Result(True, hint="The same answer each time, and no gradient reaches the teacher.")
-
-
-def check_pairs(candidate: Callable | None) -> Result:
-    """Check `candidate(student_hidden, teacher_hidden, mapping)`: which states are compared.
-
-    M + 1 and N + 1 hidden states and g(0…M); the answer is a list of M + 1 (student, teacher).
-    """
-    student = [torch.full((1, 2, 3), float(m)) for m in range(4)]
-    teacher = [torch.full((1, 2, 5), float(n)) for n in range(7)]
-    mapping = [0, 2, 4, 6]
-    problem, answers = run(candidate, [(student, teacher, mapping)])
-    if problem:
-        return problem
-    try:
-        got = [(int(s.flatten()[0]), int(t.flatten()[0])) for s, t in answers[0]]
-    except (TypeError, ValueError, AttributeError, RuntimeError):
-        return wrong("not a list of pairs", "Return [(student state, teacher state), …].")
-    if got == list(enumerate(mapping)):
-        return Result(True, hint="Four pairs: the embeddings (eq. 9) and three layers (eq. 8).")
-    for mistake in PAIR_MISTAKES:
-        if got == mistake.answer(mapping):
-            return wrong(mistake.name, mistake.hint)
-    return wrong(
-        "not the mapped pairs",
-        f"Yours compares (student output, teacher output) {got}; it should be "
-        f"{list(enumerate(mapping))}.",
-    )
+    return Result(True, hint="Two calls agree, and no gradient reaches the teacher.")
 
 
 def _pair(answers: list[list[Tensor]], truth: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -150,8 +127,23 @@ def _hidden_cases() -> list[tuple]:
     return cases
 
 
-def _floor_cases() -> list[tuple]:
-    return [(draw(s)(40, 8) * torch.arange(1, 9) + s, rank) for s, rank in ((0, 3), (1, 5), (2, 2))]
+def _reached_cases() -> list[tuple]:
+    cases = []
+    for seed, (layers, width) in enumerate([(3, 3), (2, 5), (4, 2)]):
+        normal = draw(seed)
+        targets = [normal(30, 8) * torch.arange(1, 9) + normal(8) for _ in range(layers)]
+        loss = (0.3 + 0.1 * seed) * sum(t.square().mean() for t in targets)
+        cases.append((loss, targets, width))
+    return cases
+
+
+def _factorial_cases() -> list[dict[frozenset, float]]:
+    """Losses of all combinations of 3 and 2 parts, with interactions."""
+    cases = []
+    for seed, parts in enumerate([("table", "W_e", "W_h"), ("a", "b")]):
+        sets = [frozenset(c) for k in range(len(parts) + 1) for c in combinations(parts, k)]
+        cases.append(dict(zip(sets, draw(seed)(len(sets)).abs().tolist(), strict=True)))
+    return cases
 
 
 def _toy_teacher() -> tuple[BertModel, dict[str, Tensor]]:
@@ -195,13 +187,13 @@ def _hidden_square(student: Tensor, teacher: Tensor, w: Tensor) -> Tensor:
 HIDDEN_MISTAKES = [
     Mistake(
         "projection on the wrong side",
-        "The teacher was squeezed to the student's width: it could be made easy by dropping what "
-        "is hard. W_h lifts the student, H_S W_h, and the teacher stays as it is.",
+        "The teacher was squeezed to the student's width, so the target can be made easy by "
+        "discarding what is hard. W_h lifts the student, H_S W_h; the teacher is left alone.",
         _backwards,
     ),
     Mistake(
         "W_h transposed",
-        "Where the widths are equal it gives no error: H_S W_h, not H_S W_hᵀ.",
+        "With equal widths it raises no error: it is H_S W_h, not H_S W_hᵀ.",
         _transposed,
     ),
     Mistake(
@@ -236,145 +228,136 @@ HIDDEN_MISTAKES = [
     ),
     Mistake(
         "cosine instead of squared difference",
-        "Equation 8 compares the numbers themselves, lengths included.",
+        "Equation 8 compares the vectors themselves, including their lengths.",
         lambda s, t, w, m: ((1 - F.cosine_similarity(s @ w, t, dim=-1)) * m).sum() / m.sum(),
     ),
 ]
 
 
-def _floor(hidden: Tensor, rank: int) -> Tensor:
-    values = torch.linalg.svdvals(hidden)
-    return values[rank:].square().sum() / hidden.numel()
+def _zeros(targets: list[Tensor]) -> Tensor:
+    return torch.stack([t.square().mean() for t in targets]).sum()
 
 
-FLOOR_MISTAKES = [
+def _floor(stacked: Tensor, width: int) -> Tensor:
+    """The smallest mean squared error of a rank-`width` imitation of (tokens, d)."""
+    return torch.linalg.svdvals(stacked)[width:].square().sum() / stacked.numel()
+
+
+def _share(loss: Tensor, zeros: Tensor, floor: Tensor) -> Tensor:
+    return (zeros - loss) / (zeros - floor)
+
+
+def _shared(targets: list[Tensor], width: int) -> Tensor:
+    return len(targets) * _floor(torch.cat(targets), width)
+
+
+def _reached(loss: Tensor, targets: list[Tensor], width: int) -> Tensor:
+    return _share(loss, _zeros(targets), _shared(targets, width))
+
+
+REACHED_MISTAKES = [
     Mistake(
-        "the mean was taken off first",
-        "That is PCA's floor. W_h has no bias, so no mean can be added back: take the singular "
-        "values of the hidden states as they are.",
-        lambda h, r: _floor(h - h.mean(0), r),
+        "a projection for each layer",
+        "One W_h serves all layers, so all targets have to fit into the same `width` directions: "
+        "take the floor of the targets stacked on top of each other.",
+        lambda x, t, w: _share(x, _zeros(t), torch.stack([_floor(h, w) for h in t]).sum()),
+    ),
+    Mistake(
+        "the mean of the layers instead of their sum",
+        "`loss` is a sum over layers; the mean over the stacked targets is smaller by a factor M.",
+        lambda x, t, w: _share(x, _zeros(t), _floor(torch.cat(t), w)),
+    ),
+    Mistake(
+        "the mean was subtracted first",
+        "That is the floor of PCA. W_h has no bias, so no mean can be added back: take the "
+        "singular values of the targets as they are.",
+        lambda x, t, w: _share(
+            x, _zeros(t), len(t) * _floor(torch.cat(t) - torch.cat(t).mean(0), w)
+        ),
     ),
     Mistake(
         "what is kept instead of what is lost",
-        "The first `rank` singular values are what the student can have; the error is the rest.",
-        lambda h, r: torch.linalg.svdvals(h)[:r].square().sum() / h.numel(),
+        "The floor is made of the singular values after the first `width`.",
+        lambda x, t, w: _share(x, _zeros(t), _zeros(t) - _shared(t, w)),
     ),
     Mistake(
         "singular values not squared",
-        "The squared error of a cut SVD is the sum of the squares of the values cut off.",
-        lambda h, r: torch.linalg.svdvals(h)[r:].sum() / h.numel(),
+        "The squared error of a truncated SVD is the sum of the squares that were cut.",
+        lambda x, t, w: _share(
+            x,
+            _zeros(t),
+            len(t) * torch.linalg.svdvals(torch.cat(t))[w:].sum() / torch.cat(t).numel(),
+        ),
     ),
     Mistake(
-        "not divided by the width",
-        "Equation 8's mean is over tokens and width.",
-        lambda h, r: _floor(h, r) * h.shape[1],
+        "the floor is missing",
+        "That takes a loss of 0 for reachable; a student of this width cannot go below its floor.",
+        lambda x, t, w: 1 - x / _zeros(t),
+    ),
+    Mistake(
+        "the share that is missing, not the share reached",
+        "Count from predicting zeros: 0 there, 1 at the floor.",
+        lambda x, t, w: 1 - _reached(x, t, w),
+    ),
+    Mistake(
+        "floor divided by loss",
+        "A student of zeros should get 0: measure the improvement over predicting zeros.",
+        lambda x, t, w: _shared(t, w) / x,
+    ),
+]
+
+
+def _effects(losses: dict) -> dict:
+    """The mean change when a part is switched on and nothing else changes."""
+    return {
+        part: mean(losses[on | {part}] - losses[on] for on in losses if part not in on)
+        for part in frozenset().union(*losses)
+    }
+
+
+def _same_effects(answers: list[dict], others: list[dict]) -> bool:
+    pairs = [(a[part], o[part]) for a, o in zip(answers, others, strict=True) for part in o]
+    try:
+        return all(isclose(float(x), float(y), rel_tol=1e-4, abs_tol=1e-6) for x, y in pairs)
+    except (TypeError, ValueError):
+        return False
+
+
+def _all(losses: dict) -> frozenset:
+    return frozenset().union(*losses)
+
+
+EFFECT_MISTAKES = [
+    Mistake(
+        "the sign is reversed",
+        "A part that lowers the loss has a negative effect: with the part minus without it.",
+        lambda x: {part: -effect for part, effect in _effects(x).items()},
+    ),
+    Mistake(
+        "only the part on its own",
+        "That is one pair of runs: the part alone against the random start. A part may work only "
+        "together with another one, so average over all combinations of the others.",
+        lambda x: {p: x[frozenset({p})] - x[frozenset()] for p in _all(x)},
+    ),
+    Mistake(
+        "only the last step",
+        "That is one pair of runs: everything against everything without the part. Average over "
+        "all combinations of the others.",
+        lambda x: {p: x[_all(x)] - x[_all(x) - {p}] for p in _all(x)},
+    ),
+    Mistake(
+        "compared with the random start",
+        "Runs with the part also have other parts on; compare each with its twin without the part.",
+        lambda x: {p: mean(x[on] for on in x if p in on) - x[frozenset()] for p in _all(x)},
     ),
     Mistake(
         "sum instead of mean",
-        "Divide by tokens times width.",
-        lambda h, r: _floor(h, r) * h.numel(),
+        "Divide by the number of pairs of runs.",
+        lambda x: {p: e * len(x) / 2 for p, e in _effects(x).items()},
     ),
     Mistake(
-        "a share instead of an error",
-        "That is the share of the squares that is lost; the loss is an absolute number: divide by "
-        "tokens times width, not by the total.",
-        lambda h, r: _floor(h, r) / h.square().mean(),
-    ),
-    Mistake(
-        "off by one: one direction too many is lost",
-        "A student of width `rank` can have `rank` directions: cut at [rank:].",
-        lambda h, r: _floor(h, r - 1),
-    ),
-    Mistake(
-        "off by one: one direction too few is lost",
-        "A student of width `rank` can have `rank` directions: cut at [rank:].",
-        lambda h, r: _floor(h, r + 1),
-    ),
-]
-
-
-def _uniform(n: int, m: int) -> list[int]:
-    return [i * n // m for i in range(m + 1)]
-
-
-MAPPING_MISTAKES = [
-    Mistake(
-        "embedding element forgotten",
-        "A student of M layers has M + 1 outputs; output 0 is the embeddings and g(0) = 0.",
-        lambda n, m: _uniform(n, m)[1:],
-    ),
-    Mistake(
-        "off by one: layers counted from 0",
-        "Output 0 is the embeddings, so layers are counted from 1: the last student layer learns "
-        "from teacher layer N, not N − 1.",
-        lambda n, m: [0, *(g - 1 for g in _uniform(n, m)[1:])],
-    ),
-    Mistake(
-        "off by one: layers counted from 0, embedding element forgotten",
-        "g has M + 1 elements, g(0) = 0 for the embeddings, and g(M) = N.",
-        lambda n, m: [g - 1 for g in _uniform(n, m)[1:]],
-    ),
-    Mistake(
-        "off by one: the last layer is missing",
-        "range stops before its end: m runs from 0 to M, the last included.",
-        lambda n, m: _uniform(n, m)[:-1],
-    ),
-    Mistake(
-        "off by one: everything one too high",
-        "g(0) = 0 and g(M) = N: there is no teacher layer N + 1.",
-        lambda n, m: [g + 1 for g in _uniform(n, m)],
-    ),
-    Mistake(
-        "off by one: everything one too high",
-        "g(m) = m·N/M, without the + 1: there is no teacher layer N + 1.",
-        lambda n, m: [0, *(g + 1 for g in _uniform(n, m)[1:])],
-    ),
-    Mistake(
-        "N and M exchanged",
-        "g(m) = m·N/M: N is the teacher's depth, M the student's.",
-        lambda n, m: [i * m // n for i in range(n + 1)],
-    ),
-    Mistake(
-        "N and M exchanged",
-        "g(m) = m·N/M: multiply by the teacher's depth, divide by the student's.",
-        lambda n, m: [i * m // n for i in range(m + 1)],
-    ),
-    Mistake(
-        "that is the top mapping",
-        "g(m) = m + N − M takes the last layers; uniform takes them equally far apart.",
-        lambda n, m: [0, *(i + n - m for i in range(1, m + 1))],
-    ),
-    Mistake(
-        "that is the bottom mapping",
-        "g(m) = m takes the first layers; uniform takes them equally far apart.",
-        lambda n, m: list(range(m + 1)),
-    ),
-]
-
-PAIR_MISTAKES = [
-    Mistake(
-        "embedding element forgotten",
-        "Output 0 of both sides is compared too: that is equation 9.",
-        lambda g: list(enumerate(g))[1:],
-    ),
-    Mistake(
-        "mapping forgotten",
-        "Output m learns from teacher output g(m), not m.",
-        lambda g: [(m, m) for m in range(len(g))],
-    ),
-    Mistake(
-        "off by one: teacher layers counted from 0",
-        "Hidden states start with the embeddings, so teacher_hidden[g(m)] is layer g(m) already.",
-        lambda g: [(0, 0), *((m, n - 1) for m, n in enumerate(g) if m)],
-    ),
-    Mistake(
-        "off by one: teacher layers counted from 0, embedding element forgotten",
-        "Compare student_hidden[m] with teacher_hidden[g(m)] for m = 0 … M.",
-        lambda g: [(m, n - 1) for m, n in enumerate(g) if m],
-    ),
-    Mistake(
-        "off by one: student outputs shifted",
-        "student_hidden[0] is the embedding output; layer m is student_hidden[m].",
-        lambda g: [(m - 1, n) for m, n in enumerate(g) if m],
+        "the mean loss with the part, not its effect",
+        "Subtract the loss of the run that differs in this part only.",
+        lambda x: {p: mean(x[on] for on in x if p in on) for p in _all(x)},
     ),
 ]
