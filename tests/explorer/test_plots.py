@@ -75,7 +75,7 @@ def test_the_head_grid_prints_every_loss_and_frames_the_worst_head_widest():
     assert max(width, key=width.get) == "3.5" and min(width, key=width.get) == "0.5"
 
 
-def test_a_pair_shares_one_colour_scale_and_the_difference_is_centred():
+def test_a_pair_shares_one_color_scale_and_the_difference_is_centred():
     teacher, student = maps(1, 1)[0, 0], 3 * maps(1, 1)[0, 0]
     axes = plots.head_pair(teacher, student, TOKENS).axes
     scales = [a.collections[0].get_clim() for a in axes[:3]]
@@ -111,7 +111,7 @@ def test_curves_that_fall_by_decades_are_drawn_on_a_logarithmic_axis():
     assert falls.axes[0].get_yscale() == "log" and flat.axes[0].get_yscale() == "linear"
 
 
-def test_curves_differ_by_dashes_not_by_colour_alone():
+def test_curves_differ_by_dashes_not_by_color_alone():
     lines = plots.training_curves([0, 1], DRAW.uniform(1, 2, (2, 7))).axes[0].lines
     assert len({str(line._unscaled_dash_pattern) for line in lines}) == 7
 

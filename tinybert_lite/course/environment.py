@@ -23,7 +23,7 @@ from tinybert_lite.data.paths import ROOT
 
 PYTHON = (3, 11)
 FREE_DISK = 2e9  # bytes: assets, and the runs of the whole course
-FREE_MEMORY = 2e9  # bytes: teacher, student and their optimiser state at the default batch
+FREE_MEMORY = 2e9  # bytes: teacher, student and their optimizer state at the default batch
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 # The embedded teacher on SENTENCE: the first numbers of the last hidden state of [CLS], taken

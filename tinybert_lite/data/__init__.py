@@ -1,1 +1,1 @@
-"""Data: assets, tasks, user files, cleaning and splits, corpus, tokenised datasets."""
+"""Data: assets, tasks, user files, cleaning and splits, corpus, tokenized datasets."""

@@ -58,7 +58,7 @@ class __legacy__:
 
 
 def manifest() -> dict[str, dict[str, Any]]:
-    """The assets by name: package, version, archive, licence, origin, and the files to take.
+    """The assets by name: package, version, archive, license, origin, and the files to take.
 
     Raises UserError where manifest.json is missing or broken, or names a file outside the
     folder of its asset.

@@ -1,4 +1,4 @@
-"""Tokenised texts, and batches of texts of like length padded to their longest."""
+"""Tokenized texts, and batches of texts of like length padded to their longest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ FEW_UNKNOWN, MANY_UNKNOWN = 0.01, 0.05  # shares of tokens: what is noted, and w
 
 @dataclass
 class TokenizedDataset:
-    """Tokenised texts, end to end: text i is tokens[offsets[i]:offsets[i + 1]].
+    """Tokenized texts, end to end: text i is tokens[offsets[i]:offsets[i + 1]].
 
     `types` are token type ids (None where the model has none), `labels` class indices or numbers
     (None where unknown).
@@ -59,7 +59,7 @@ def tokenize(
     labels: np.ndarray | None = None,
     max_length: int = 128,
 ) -> TokenizedDataset:
-    """Tokenise texts (or text pairs), cut to `max_length` tokens."""
+    """Tokenize texts (or text pairs), cut to `max_length` tokens."""
     ids: list[np.ndarray] = []
     types: list[np.ndarray] = []
     for start in range(0, len(texts), 2000):

@@ -3,7 +3,7 @@
 // score, probability, difference, loss and similarity is computed here, so that the mapping can be
 // edited where no kernel is. Layers and heads count from 1 in the state, as the paper counts them.
 
-// ---------------------------------------------------------------- colours
+// ---------------------------------------------------------------- colors
 
 // Viridis for maps; blue = teacher, orange = student everywhere, also in the difference map.
 const VIRIDIS = ("440154 48186a 472d7b 424086 3b528b 33638d 2c728e 26828e 21918c 1fa088 28ae80 " +
@@ -20,7 +20,7 @@ const THEMES = {
     difference: ["a8dcff", "4aa3df", "1f4f75", "1b2027", "7a4413", "e28a33", "ffd7a3"],
   },
 };
-// Line colours of student layers: Okabe-Ito without its yellow, told apart by dashes too.
+// Line colors of student layers: Okabe-Ito without its yellow, told apart by dashes too.
 const LINES = { light: ["#0072b2", "#d55e00", "#009e73", "#a0529b", "#7a6000", "#3f7f93"],
   dark: ["#56b4e9", "#f08a3c", "#2cc79a", "#dd9bcb", "#d9c24a", "#9fd8e8"] };
 const DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3], [4, 2], [12, 4]];
@@ -441,7 +441,7 @@ function cells(app, who, layer, head, step = app.s.step) {
   });
 }
 
-/** The colour range a teacher head and a student head share: without it shades mean nothing. */
+/** The color range a teacher head and a student head share: without it shades mean nothing. */
 function shared(app, sl, sh, tl, th, step = app.s.step) {
   const { n, s } = app;
   const [low, high] = n.remember(`e ${sl} ${sh} ${tl} ${th} ${step} ${s.quantity} ${s.special} ${s.padding}`, () =>
@@ -460,7 +460,7 @@ function thumbnail(app, x, y, size, who, layer, head, low, high, step = app.s.st
 const framed = (app, sl, sh) => app.n[app.s.frame](sl, sh, ...app.n.partner(sl, sh, app.s), app.s);
 const frameText = (app, value) => (app.s.frame === "share" ? percent(value) : show(value));
 
-/** How loud a loss is drawn: by colour and by width, so that it does not hang on colour alone. */
+/** How loud a loss is drawn: by color and by width, so that it does not hang on color alone. */
 function loudness(app, loss, top) {
   // Losses of heads differ by decades: the root keeps the small ones apart.
   const part = clamp(top > 0 ? loss / top : 0, 0, 1), t = app.s.frame === "share" && app.s.view === "heads" ? part : Math.sqrt(part), { quiet, loss: loud } = app.theme;
@@ -472,7 +472,7 @@ function heading(app, title, detail) {
   app.scene.paragraph(0, 35, detail, { fill: app.theme.muted });
 }
 
-function colourBar(app, x, y, width, low, high, table, left, right) {
+function colorBar(app, x, y, width, low, high, table, left, right) {
   const { scene, theme } = app;
   const strip = app.n.remember(`bar ${table === RAMPS.map} ${app.themeName}`, () =>
     bitmap(Float32Array.from(range(256)), 256, 1, 0, 255, table));
@@ -492,7 +492,7 @@ function drawHeads(app) {
   const { n, s, scene, theme } = app, { heads: sHeads } = n.student;
   const step = n.snapshots.maps ? `, ${n.stepName(s.step)}` : "";
   heading(app, `All heads: what each student layer learned from its teacher layer${step}`,
-    `Upper map teacher, lower map student (${quantityName(s)}; one colour scale per pair). ` +
+    `Upper map teacher, lower map student (${quantityName(s)}; one color scale per pair). ` +
     `Number and frame: ${s.frame === "loss" ? "attention loss, eq. 7," : "loss ÷ variance of the teacher's scores,"} over ${countedName(s)}.`);
   const gutter = 132, most = Math.max(sHeads, s.unused ? n.teacher.heads : 0);
   const pitch = Math.max(44, Math.min(96, (scene.width - gutter) / most)), size = pitch - 11;
@@ -626,9 +626,9 @@ function drawMaps(app) {
   const difference = student.map((v, i) => v - teacher[i]);
   const far = Math.max(...extent([difference]).map(Math.abs));
   const place = (i) => [label + (i % columns) * (size + gap), head + Math.floor(i / columns) * (size + head - 16)];
-  const panel = (i, title, colour, values, lo, hi, table) => {
+  const panel = (i, title, color, values, lo, hi, table) => {
     const [x, y] = place(i);
-    scene.text(x, y - head + 62, title, { weight: 650, fill: colour, size: 13 });
+    scene.text(x, y - head + 62, title, { weight: 650, fill: color, size: 13 });
     scene.rect(x, y, size, size, { fill: theme.panel });
     scene.image(x, y, size, size, bitmap(values, count, count, lo, hi, table));
     if (s.padding) hatch(app, x, y, size, cell);
@@ -642,10 +642,10 @@ function drawMaps(app) {
     return [x, y + size + 8];
   };
   const [bx, by] = panel(0, `Teacher · layer ${tl} · head ${th}`, theme.teacher, teacher, low, high, RAMPS.map);
-  colourBar(app, bx, by, Math.min(size, 180), low, high, RAMPS.map);
+  colorBar(app, bx, by, Math.min(size, 180), low, high, RAMPS.map);
   panel(1, `Student · layer ${sl} · head ${sh}`, theme.student, student, low, high, RAMPS.map);
   const [dx, dy] = panel(2, "Student − teacher", theme.fg, difference, -far, far, RAMPS[app.themeName]);
-  colourBar(app, dx, dy, Math.min(size, 240), -far, far, RAMPS[app.themeName], `${show(-far)} teacher higher`, `student higher ${show(far)}`);
+  colorBar(app, dx, dy, Math.min(size, 240), -far, far, RAMPS[app.themeName], `${show(-far)} teacher higher`, `student higher ${show(far)}`);
   scene.height = dy + 30;
   if (wide) drawBars(app, label, dy + 72, scene.width - label - 24, 110);
   else {
@@ -654,7 +654,7 @@ function drawMaps(app) {
   }
 }
 
-/** Which cells are padding, without relying on their colour. */
+/** Which cells are padding, without relying on their color. */
 function hatch(app, x, y, size, cell) {
   const from = app.seen.findIndex((i) => i >= app.n.real);
   if (from < 0) return;
@@ -684,7 +684,7 @@ function axisTokens(app, x, y, cell, font, tokens, rows) {
 
 function crosshair(app, x, y, cell, size) {
   const { scene, theme, seen, at } = app, row = seen.indexOf(at.query), column = seen.indexOf(at.key);
-  // White over black can be seen on every colour of the map.
+  // White over black can be seen on every color of the map.
   for (const [stroke, thick] of [["#000000", 3], ["#ffffff", 1.4]]) {
     if (row >= 0) scene.rect(x, y + row * cell, size, cell, { stroke, thick });
     if (row >= 0 && column >= 0) scene.rect(x + column * cell - 1, y + row * cell - 1, cell + 2, cell + 2, { stroke, thick: thick + 0.4 });
@@ -826,7 +826,7 @@ function drawCell(app) {
     product.forEach((v, d) => scene.rect(left + d * pitch, Math.min(zero, zero - (v / far) * 38), pitch - 1, Math.max(0.5, (Math.abs(v) / far) * 38), { fill: v < 0 ? theme.quiet : theme[who] }));
     y += 172;
   }
-  scene.paragraph(112, y - 14, `q and k: blue below zero, orange above. Bars: coloured above zero, grey below; one scale for both models (longest ${show(far)}).`, { fill: theme.muted, size: 11 });
+  scene.paragraph(112, y - 14, `q and k: blue below zero, orange above. Bars: colored above zero, gray below; one scale for both models (longest ${show(far)}).`, { fill: theme.muted, size: 11 });
   scene.height = y;
   return {
     keys: "Up and down choose the query, left and right the key; Esc goes back.",
@@ -988,7 +988,7 @@ function drawSimilarity(app) {
     open: { view: "pair" },
   });
   let y = top + height + 16;
-  colourBar(app, left, y, 180, -1, 1, RAMPS[app.themeName], "−1 opposite", "");
+  colorBar(app, left, y, 180, -1, 1, RAMPS[app.themeName], "−1 opposite", "");
   scene.text(left + 180, y + 20, "1 same", { size: 10.5, fill: theme.muted, align: "right" });
   scene.text(left + 204, y + 9, "thick box: layers the mapping pairs", { size: 11, fill: theme.muted });
   scene.paragraph(left + 204, y + 26, `chosen: student ${pair.sl}·${pair.sh}, teacher ${pair.tl}·${pair.th}, similarity ${show(values[row * columns + column])}`, { size: 11.5, weight: 650 });

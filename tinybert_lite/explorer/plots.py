@@ -86,9 +86,9 @@ def head_grid(
                 side.set(color=_between(QUIET, LOSS, loud), linewidth=0.8 + 3.2 * loud)
             if head == 0:
                 name = f"teacher {row['teacher_layer']}" if part == 0 else f"student {m + 1}"
-                colour = TEACHER if part == 0 else STUDENT
+                color = TEACHER if part == 0 else STUDENT
                 axes.set_ylabel(
-                    name, rotation=0, ha="right", va="center", color=colour, fontweight="bold"
+                    name, rotation=0, ha="right", va="center", color=color, fontweight="bold"
                 )
             if part == 0:
                 other = row["teacher_head"]
@@ -127,12 +127,12 @@ def head_pair(
     axes = figure.subplots(1, 3)
     low, high = min(teacher.min(), student.min()), max(teacher.max(), student.max())
     far = float(np.abs(student - teacher).max()) or 1.0
-    for ax, values, name, colour in zip(
+    for ax, values, name, color in zip(
         axes, (teacher, student), names, (TEACHER, STUDENT), strict=False
     ):
         bar = {"label": NAMES[quantity], "shrink": 0.8}
         _token_map(ax, values, tokens, cmap=MAP, vmin=low, vmax=high, cbar_kws=bar)
-        ax.set_title(name, color=colour, fontweight="bold")
+        ax.set_title(name, color=color, fontweight="bold")
     bar = {"label": "student − teacher", "shrink": 0.8}
     _token_map(
         axes[2], student - teacher, tokens, cmap=DIFFERENCE, vmin=-far, vmax=far, cbar_kws=bar

@@ -129,7 +129,7 @@ def _check_ranges(
 
 
 def _check_init(config: DistillationConfig) -> None:
-    """Refuse an initialisation that does not exist."""
+    """Refuse an initialization that does not exist."""
     start, shipped = general_student(config), catalog.general_names()
     if start is None or start in shipped:
         return

@@ -96,7 +96,7 @@ def check_loss(
     also: Callable[[Callable, tuple], Result | None] = lambda candidate, case: None,
     gradient: bool = True,
 ) -> Result:
-    """Compare a loss with the solution, then with each known mistake, then by its behaviour."""
+    """Compare a loss with the solution, then with each known mistake, then by its behavior."""
     problem, answers = run(candidate, cases)
     if problem or candidate is None:
         return problem or NOT_TRIED
