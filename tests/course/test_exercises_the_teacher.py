@@ -232,61 +232,79 @@ def up_only(l, n, d, f):
     return 2 * n * l * (4 * d * d + d * f + 2 * l * d)
 
 
-def previous_head(attention):
-    share = attention.diagonal(-1, -2, -1).mean(-1)
-    place = int(share.argmax())
+def repeated_head(attention, ids, diagonal=-1.0, triangle=lambda same: same):
+    same = triangle((ids[:, None] == ids[None, :]).float() + diagonal * torch.eye(len(ids)))
+    place = int((attention * same).sum(-1).mean(-1).argmax())
     return place // attention.shape[1] + 1, place % attention.shape[1] + 1
 
 
-@wrong("check_previous_head", "next token")
-def next_head(attention):
-    return previous_head(attention.mT)
+@wrong("check_repeated_head", "token itself")
+def with_diagonal(attention, ids):
+    return repeated_head(attention, ids, diagonal=0.0)
 
 
-@wrong("check_previous_head", "token itself")
-def own_head(attention):
-    place = int(attention.diagonal(0, -2, -1).mean(-1).argmax())
+@wrong("check_repeated_head", "only earlier")
+def earlier(attention, ids):
+    return repeated_head(attention, ids, triangle=torch.tril)
+
+
+@wrong("check_repeated_head", "only later")
+def later(attention, ids):
+    return repeated_head(attention, ids, triangle=torch.triu)
+
+
+@wrong("check_repeated_head", "previous token")
+def previous_head(attention, ids):
+    place = int(attention.diagonal(-1, -2, -1).mean(-1).argmax())
     return divmod(place, attention.shape[1])[0] + 1, place % attention.shape[1] + 1
 
 
-@wrong("check_previous_head", "counted from 0")
-def from_zero(attention):
-    layer, head = previous_head(attention)
+@wrong("check_repeated_head", "counted from 0")
+def from_zero(attention, ids):
+    layer, head = repeated_head(attention, ids)
     return layer - 1, head - 1
 
 
-@wrong("check_previous_head", "head counted from 0")
-def head_from_zero(attention):
-    layer, head = previous_head(attention)
+@wrong("check_repeated_head", "head counted from 0")
+def head_from_zero(attention, ids):
+    layer, head = repeated_head(attention, ids)
     return layer, head - 1
 
 
-@wrong("check_previous_head", "exchanged")
-def head_first(attention):
-    return previous_head(attention)[::-1]
+@wrong("check_repeated_head", "layer counted from 0")
+def layer_from_zero(attention, ids):
+    layer, head = repeated_head(attention, ids)
+    return layer - 1, head
 
 
-@wrong("check_previous_head", "one entry")
-def strongest_pair(attention):
-    place = int(attention.diagonal(-1, -2, -1).amax(-1).argmax())
+@wrong("check_repeated_head", "exchanged")
+def head_first(attention, ids):
+    return repeated_head(attention, ids)[::-1]
+
+
+@wrong("check_repeated_head", "one entry")
+def strongest_pair(attention, ids):
+    same = (ids[:, None] == ids) & ~torch.eye(len(ids), dtype=bool)
+    place = int((attention * same).amax((-2, -1)).argmax())
     return place // attention.shape[1] + 1, place % attention.shape[1] + 1
 
 
-@wrong("check_previous_head", "first token")
-def resting(attention):
+@wrong("check_repeated_head", "first token")
+def resting(attention, ids):
     place = int(attention[..., 0].sum(-1).argmax())
     return place // attention.shape[1] + 1, place % attention.shape[1] + 1
 
 
-@wrong("check_previous_head", "least")
-def least(attention):
-    place = int(attention.diagonal(-1, -2, -1).mean(-1).argmin())
+@wrong("check_repeated_head", "least")
+def least(attention, ids):
+    same = (ids[:, None] == ids).float() - torch.eye(len(ids))
+    place = int((attention * same).sum((-2, -1)).argmin())
     return place // attention.shape[1] + 1, place % attention.shape[1] + 1
 
 
-@wrong("check_previous_head", "not a pair")
-def flat_place(attention):
-    return attention.diagonal(-1, -2, -1).mean(-1).argmax()
+@wrong("check_repeated_head", "not a pair")
+def flat_place(attention, ids):
+    return attention.mean((-2, -1)).argmax()
 
 
 @pytest.mark.parametrize(("check", "says", "answer"), WRONG)
@@ -300,7 +318,7 @@ def test_a_known_wrong_answer_gets_its_own_hint(check, says, answer):
         ("check_head_scores", head_scores),
         ("check_sizes", true_sizes),
         ("check_flops", flops),
-        ("check_previous_head", previous_head),
+        ("check_repeated_head", repeated_head),
     ],
 )
 def test_the_right_answer_passes(check, answer):
@@ -317,13 +335,26 @@ def test_no_two_known_mistakes_of_one_name_say_different_things(mistakes):
 
 
 def test_no_known_mistake_in_finding_a_head_is_taken_for_another():
-    maps = [the_teacher._planted(seed) for seed in range(len(the_teacher.PLANTED))]
+    cases = [
+        (the_teacher._planted(seed), the_teacher.REPEATED)
+        for seed in range(len(the_teacher.PLANTED))
+    ]
     found = {}
-    for mistake in the_teacher.PREVIOUS_MISTAKES:
-        places = tuple(mistake.answer(m) for m in maps)
+    for mistake in the_teacher.REPEATED_MISTAKES:
+        places = tuple(mistake.answer(*case) for case in cases)
         assert places not in found, (mistake.name, found.get(places))
         found[places] = mistake.name
-    assert tuple(the_teacher._found(m, -1) for m in maps) not in found
+    assert tuple(the_teacher._found(*case) for case in cases) not in found
+
+
+def test_repetitions_may_be_averaged_over_the_tokens_that_have_one():
+    def over_rows(attention, ids):
+        same = (ids[:, None] == ids) & ~torch.eye(len(ids), dtype=bool)
+        share = (attention * same).sum(-1)[..., same.any(-1)].mean(-1)
+        layer, head = divmod(int(share.argmax()), share.shape[1])
+        return layer + 1, head + 1
+
+    assert exercises.check_repeated_head(over_rows).passed
 
 
 def test_sizes_and_operations_are_those_of_a_real_model():

@@ -17,8 +17,8 @@ def maps():
     maps = torch.full((2, 3, 8, 8), 1 / 8)
     eye = torch.eye(8)
     maps[0, 0] = eye
-    maps[0, 1] = torch.cat([eye[:1], eye[:-1]])  # the token before
-    maps[1, 0] = torch.cat([eye[1:], eye[-1:]])  # the token after
+    maps[0, 1] = torch.cat([eye[:1], eye[:-1]])  # the previous token
+    maps[1, 0] = torch.cat([eye[1:], eye[-1:]])  # the next token
     maps[1, 2] = 0.0
     maps[1, 2, :, 0] = 1.0  # [CLS]
     return maps
@@ -26,7 +26,7 @@ def maps():
 
 def test_each_habit_is_measured_as_the_share_it_is(scope, maps):
     found = scope["measure"](maps)
-    assert found["itself"][0, 0] == found["token before"][0, 1] == found["token after"][1, 0] == 1
+    assert found["itself"][0, 0] == found["previous token"][0, 1] == found["next token"][1, 0] == 1
     assert found["[CLS]"][1, 2] == 1
     assert found["[SEP]"][0, 2] == pytest.approx(1 / 8)
 
@@ -41,10 +41,10 @@ def test_entropy_is_nothing_for_a_sharp_head_and_three_bits_for_eight_even_share
     ("layer", "head", "says"),
     [
         (1, 1, "most on itself: 100%"),
-        (1, 2, "most on token before: 100%"),
-        (2, 1, "most on token after: 100%"),
+        (1, 2, "most on previous token: 100%"),
+        (2, 1, "most on next token: 100%"),
         (2, 3, "most on [CLS]: 100%"),
-        (2, 2, "on nothing in particular; as broad as 8.0 tokens"),
+        (2, 2, "no single target; as broad as 8.0 tokens"),
     ],
 )
 def test_layer_and_head_pick_the_map_and_its_line(scope, maps, layer, head, says):

@@ -52,7 +52,7 @@ from tinybert_lite.course.exercises.task_distillation import (
 from tinybert_lite.course.exercises.the_teacher import (
     check_flops,
     check_head_scores,
-    check_previous_head,
+    check_repeated_head,
     check_sizes,
 )
 from tinybert_lite.course.exercises.what_mattered import (
@@ -110,7 +110,7 @@ __all__ = [
     "check_paired_error",
     "check_only_one_right",
     "check_prediction",
-    "check_previous_head",
+    "check_repeated_head",
     "check_quantize",
     "check_ranking",
     "check_rate",

@@ -1,4 +1,4 @@
-"""Checks of notebook 01: one head from its weights, sizes, operations, a head found by numbers."""
+"""Checks of notebook 01: one head from its weights, parameters, FLOPs, a head found by numbers."""
 
 from collections.abc import Callable
 
@@ -111,13 +111,14 @@ def check_flops(candidate: Callable | None) -> Result:
     )
 
 
-def check_previous_head(candidate: Callable | None) -> Result:
-    """Check `candidate(attention)`, which finds the head that looks most at the previous token.
+def check_repeated_head(candidate: Callable | None) -> Result:
+    """Check `candidate(attention, ids)`, which finds the head that looks most at repetitions.
 
-    attention (layers, heads, l, l): probabilities, queries down and keys across. The answer is
-    (layer, head), both counted from 1.
+    attention (layers, heads, l, l): probabilities, queries down and keys across; ids (l,): the
+    tokens. The answer is (layer, head), both counted from 1, of the head with the largest share of
+    attention from a token to other occurrences of the same token.
     """
-    cases = [(_planted(seed),) for seed in range(len(PLANTED))]
+    cases = [(_planted(seed), REPEATED) for seed in range(len(PLANTED))]
     problem, answers = run(candidate, cases)
     if problem:
         return problem
@@ -128,15 +129,15 @@ def check_previous_head(candidate: Callable | None) -> Result:
             f"Your function returns {answers[0]!r}; a place among all heads is not enough: "
             "return (layer, head).",
         )
-    if found == [_found(maps, -1) for (maps,) in cases]:
+    if found == [_found(*case) for case in cases]:
         return Result(True, hint="Found in three sets of maps, without looking at one.")
-    for mistake in PREVIOUS_MISTAKES:
-        if found == [mistake.answer(maps) for (maps,) in cases]:
+    for mistake in REPEATED_MISTAKES:
+        if found == [mistake.answer(*case) for case in cases]:
             return wrong(mistake.name, mistake.hint)
     return wrong(
         "another head",
-        f"In the first set of maps yours is {found[0]}, the one to find is "
-        f"{_found(cases[0][0], -1)}. Which entries of a map belong to 'the token before'?",
+        f"In the first set of maps yours is {found[0]}, the one to find is {_found(*cases[0])}. "
+        "Which entries of a map belong to another occurrence of the same token?",
     )
 
 
@@ -219,7 +220,7 @@ HEAD_MISTAKES = [
     ),
     Mistake(
         "divided by d_k instead of its root",
-        "Equation 1 has √d_k below the line.",
+        "Equation 1 divides by √d_k, the square root.",
         _with(power=-1.0),
     ),
     Mistake(
@@ -353,7 +354,7 @@ LAYER_MISTAKES = [
     ),
     Mistake(
         "the pooler is counted",
-        "It stands behind the last layer; here embeddings and layers are asked for.",
+        "It comes after the last layer; count the embeddings and the layers only.",
         lambda v, p, n, d, f: n * _layer(d, f) + d * d + d,
     ),
 ]
@@ -430,30 +431,34 @@ FLOPS_MISTAKES = [
 # A head found by its numbers ----------------------------------------------------------------------
 
 
-# (layer, head) from 0 of the heads planted: previous token, next, itself, the first, one pair of
-# tokens, and anything but the previous token.
+REPEATED = torch.tensor([101, 5, 7, 5, 9, 7, 3, 5, 102])  # token 5 three times, token 7 twice
+# (layer, head) from 0 of the heads planted: repetitions, only earlier ones, only later ones, the
+# token itself, the previous token, the first token, one pair of tokens, anything but repetitions.
 PLANTED = [
-    ((1, 3), (2, 0), (0, 1), (3, 2), (1, 1), (3, 4)),
-    ((2, 1), (0, 3), (3, 3), (1, 2), (0, 0), (1, 1)),
-    ((3, 0), (1, 4), (2, 2), (0, 4), (2, 3), (1, 0)),
+    ((1, 3), (2, 0), (0, 1), (3, 2), (1, 1), (3, 4), (0, 4), (2, 2)),
+    ((2, 1), (0, 3), (3, 3), (1, 2), (0, 0), (1, 1), (2, 4), (3, 0)),
+    ((3, 0), (1, 4), (2, 2), (0, 4), (2, 3), (1, 0), (0, 2), (3, 3)),
 ]
 
 
 def _planted(seed: int) -> Tensor:
     """Random maps (4, 5, 9, 9) with one head of each kind a learner may take for the right one."""
-    maps, at = 2 * draw(seed)(4, 5, 9, 9), torch.arange(9)
-    previous, following, itself, first, once, never = PLANTED[seed]
-    maps[previous][at[1:], at[:-1]] += 6
-    maps[following][at[:-1], at[1:]] += 9
-    maps[itself][at, at] += 9
+    maps, at, twins = draw(seed)(4, 5, 9, 9), torch.arange(9), _twins(REPEATED)
+    repeated, earlier, later, itself, previous, first, once, never = PLANTED[seed]
+    maps[repeated] += 6 * twins
+    maps[earlier] += 12 * twins.tril()
+    maps[later] += 12 * twins.triu()
+    maps[itself][at, at] += 12
+    maps[previous][at[1:], at[:-1]] += 9
     maps[first][:, 0] += 9
-    maps[once][5, 4] += 20
-    maps[never][at[1:], at[:-1]] -= 20
+    maps[once][5, 2] += 20
+    maps[never] -= 20 * twins
     return maps.softmax(-1)
 
 
-def _stripe(maps: Tensor, offset: int) -> Tensor:
-    return maps.diagonal(offset, -2, -1).mean(-1)
+def _twins(ids: Tensor) -> Tensor:
+    """(l, l): 1 where another place holds the same token."""
+    return (ids[:, None] == ids).float().fill_diagonal_(0)
 
 
 def _place(table: Tensor, least: bool = False) -> tuple[int, int]:
@@ -461,8 +466,12 @@ def _place(table: Tensor, least: bool = False) -> tuple[int, int]:
     return at // table.shape[1] + 1, at % table.shape[1] + 1
 
 
-def _found(maps: Tensor, offset: int) -> tuple[int, int]:
-    return _place(_stripe(maps, offset))
+def _share(maps: Tensor, where: Tensor) -> Tensor:
+    return (maps * where).sum((-2, -1))
+
+
+def _found(maps: Tensor, ids: Tensor) -> tuple[int, int]:
+    return _place(_share(maps, _twins(ids)))
 
 
 def _pair(answer) -> tuple[int, int] | None:
@@ -473,46 +482,57 @@ def _pair(answer) -> tuple[int, int] | None:
     return first, second
 
 
-def _moved(maps: Tensor, layer: int, head: int) -> tuple[int, int]:
-    found = _found(maps, -1)
-    return found[0] + layer, found[1] + head
+def _moved(layer: int, head: int) -> Callable[..., tuple[int, int]]:
+    def moved(maps: Tensor, ids: Tensor) -> tuple[int, int]:
+        found = _found(maps, ids)
+        return found[0] + layer, found[1] + head
+
+    return moved
 
 
-PREVIOUS_MISTAKES = [
+REPEATED_MISTAKES = [
     Mistake(
-        "the head of the next token",
-        "Queries are the rows: the token before row i is column i − 1, the diagonal below the "
-        "main one (offset −1).",
-        lambda maps: _found(maps, 1),
+        "the token itself counted",
+        "Each token equals itself: leave the main diagonal out, or the head that looks at the "
+        "token itself wins.",
+        lambda maps, ids: _place(_share(maps, (ids[:, None] == ids).float())),
     ),
     Mistake(
-        "the head that looks at the token itself",
-        "The main diagonal is the token itself; the token before is one to the left (offset −1).",
-        lambda maps: _found(maps, 0),
+        "only earlier occurrences",
+        "A repetition can come later too: BERT's attention goes in both directions.",
+        lambda maps, ids: _place(_share(maps, _twins(ids).tril())),
     ),
     Mistake(
-        "counted from 0",
-        "Layer and head count from 1 here: add 1 to each.",
-        lambda m: _moved(m, -1, -1),
-    ),
-    Mistake("the layer counted from 0", "Layers count from 1 too.", lambda m: _moved(m, -1, 0)),
-    Mistake("the head counted from 0", "Heads count from 1 too.", lambda m: _moved(m, 0, -1)),
-    Mistake(
-        "head and layer exchanged", "The layer comes first.", lambda maps: _found(maps, -1)[::-1]
+        "only later occurrences",
+        "A repetition can come earlier too: compare each token with all the others.",
+        lambda maps, ids: _place(_share(maps, _twins(ids).triu())),
     ),
     Mistake(
-        "one entry instead of the stripe",
-        "A single pair of tokens can be strong by chance: take the mean over all tokens.",
-        lambda maps: _place(maps.diagonal(-1, -2, -1).amax(-1)),
+        "the head that looks at the previous token",
+        "The entries to sum depend on the ids, not on the distance between two tokens.",
+        lambda maps, ids: _place(maps.diagonal(-1, -2, -1).mean(-1)),
     ),
     Mistake(
         "the head that looks at the first token",
-        "Column 0 is [CLS] for every row; the token before row i is column i − 1.",
-        lambda maps: _place(maps[..., 0].mean(-1)),
+        "Column 0 is [CLS], which occurs once: it has no repetition.",
+        lambda maps, ids: _place(maps[..., 0].mean(-1)),
+    ),
+    Mistake(
+        "one entry instead of the mean",
+        "A single pair of tokens can be strong by chance: average over all repetitions.",
+        lambda maps, ids: _place((maps * _twins(ids)).amax((-2, -1))),
+    ),
+    Mistake("counted from 0", "Layer and head count from 1 here: add 1 to each.", _moved(-1, -1)),
+    Mistake("the layer counted from 0", "Layers count from 1 too.", _moved(-1, 0)),
+    Mistake("the head counted from 0", "Heads count from 1 too.", _moved(0, -1)),
+    Mistake(
+        "head and layer exchanged",
+        "The layer comes first.",
+        lambda maps, ids: _found(maps, ids)[::-1],
     ),
     Mistake(
         "the least instead of the most",
         "Take the largest share: argmax, not argmin.",
-        lambda maps: _place(_stripe(maps, -1), least=True),
+        lambda maps, ids: _place(_share(maps, _twins(ids)), least=True),
     ),
 ]
