@@ -303,7 +303,9 @@ def test_a_hundred_and_twenty_eight_tokens_and_unequal_heads_draw(page, tmp_path
     shown = explore(teacher, BertForSequenceClassification(few), tokenizer, "good film " * 90)
     page.goto(shown.to_html(tmp_path / "long.html").as_uri())
     expect(page.locator(".tbx-notes")).to_have_text(
-        "The text has 182 tokens; the first 128 are shown."
+        "The text has 182 tokens; the first 128 are shown. The teacher has 12 heads and the "
+        "student 4, so their maps cannot be paired by number and are matched by similarity; "
+        "relation_heads= splits both into equally many."
     )
     expect(page.locator('[data-key="matching"] option[value="index"]')).to_be_disabled()
     for view in VIEWS[:3]:
