@@ -176,11 +176,15 @@ def learner(notebook: NotebookNode) -> NotebookNode:
 
 
 def instructor(notebook: NotebookNode, notes: str) -> NotebookNode:
-    """A copy with the notes on top, solutions and answers open."""
+    """A copy with the notes on top, solutions and answers open, those in outputs too."""
     made = copy.deepcopy(notebook)
     for cell in made.cells:
         if cell.cell_type == "markdown":
             cell.source = opened_solutions(cell.source)
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "text/markdown" in data:
+                data["text/markdown"] = opened_solutions(data["text/markdown"])
     first = nbformat.v4.new_markdown_cell(f"## Notes for teachers\n\n{notes}", id="teacher-notes")
     made.cells.insert(0, first)
     return made
@@ -414,7 +418,7 @@ def read(folder: Path) -> dict[str, NotebookNode]:
 
 
 def _committed(file: Path) -> str:
-    """The text of a file in git's last commit; as it stands where git does not know it."""
+    """The text of a file in git's last commit; as it is on disk where git does not know it."""
     with contextlib.suppress(OSError):
         show = ["git", "show", f"HEAD:./{file.name}"]
         said = subprocess.run(show, cwd=file.parent, capture_output=True, check=False)

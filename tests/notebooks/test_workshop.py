@@ -114,6 +114,12 @@ def made():
     return workshop.make(FOLDER)
 
 
+@pytest.fixture(scope="module")
+def committed():
+    """The notebooks as git has them: what somebody edits at the moment is in no version."""
+    return workshop.read(FOLDER)
+
+
 class Page(HTMLParser):
     """What a browser would fetch, where links lead, and the text outside of code."""
 
@@ -144,6 +150,14 @@ def sources(text: str) -> str:
     return "\n\n".join(cell.source for cell in notebook.cells)
 
 
+def shown(text: str) -> str:
+    """What a reader is shown as Markdown: Markdown cells and Markdown outputs, no code."""
+    notebook = nbformat.reads(text, as_version=4)
+    outputs = [o.get("data", {}) for c in notebook.cells for o in c.get("outputs", [])]
+    printed = [data["text/markdown"] for data in outputs if "text/markdown" in data]
+    return "\n\n".join([c.source for c in notebook.cells if c.cell_type == "markdown"] + printed)
+
+
 def headings(text: str) -> list[str]:
     return re.findall(r"(?m)^#+ Exercise \d.*$", text)
 
@@ -164,8 +178,8 @@ def test_every_notebook_is_there_in_three_versions_and_the_index_leads_to_each(m
 
 
 @every_notebook
-def test_no_solution_is_left_for_learners_and_every_exercise_with_its_hint_is(made, name):
-    before = sources((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+def test_learners_get_no_solution_and_every_exercise_with_its_hint(made, committed, name):
+    before = sources(nbformat.writes(committed[name]))
     after = sources(made[f"learner/{name}.ipynb"])
     assert len(solutions(before)) >= len(headings(before)) >= 3
     assert not re.search(r"<summary[^>]*>[^<]*solution", after, re.I)
@@ -178,8 +192,8 @@ def test_no_solution_is_left_for_learners_and_every_exercise_with_its_hint_is(ma
 
 
 @every_notebook
-def test_learners_get_every_cell_and_every_output_but_those_of_exercises(made, name):
-    before = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+def test_learners_get_every_cell_and_every_output_but_those_of_exercises(made, committed, name):
+    before = committed[name]
     after = nbformat.reads(made[f"learner/{name}.ipynb"], as_version=4)
     asked = {cell.id for cell in workshop.exercise_cells(before)}
     assert [cell.id for cell in after.cells] == [cell.id for cell in before.cells]
@@ -190,14 +204,15 @@ def test_learners_get_every_cell_and_every_output_but_those_of_exercises(made, n
 
 
 @every_notebook
-def test_instructors_see_each_solution_and_answer_open_under_the_notes(made, name):
-    before = sources((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
+def test_instructors_see_each_solution_and_answer_open_under_the_notes(made, committed, name):
+    before = sources(nbformat.writes(committed[name]))
     after = sources(made[f"instructor/{name}.ipynb"])
     assert after.startswith("## Notes for teachers\n\n")
     assert len(after.partition("\n# ")[0]) > 400, "the notes say something"
     for solution in solutions(before):
         assert solution in after
-    folded = re.findall(r"(?i)<details>\s*<summary>\s*(?:<b>)?(\w+)", after)
+    visible = shown(made[f"instructor/{name}.ipynb"])
+    folded = re.findall(r"(?i)<details>\s*<summary>\s*(?:<b>)?(\w+)", visible)
     assert not {word.lower() for word in folded} & {"solution", "answer", "answers"}
     assert headings(after) == headings(before)
 
@@ -215,9 +230,8 @@ def test_a_page_fetches_nothing_and_its_equations_are_set(made, name):
 
 
 @every_notebook
-def test_a_page_shows_every_stored_picture(made, name):
-    notebook = nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+def test_a_page_shows_every_stored_picture(made, committed, name):
+    outputs = [output for cell in committed[name].cells for output in cell.get("outputs", [])]
     stored = sum("image/png" in output.get("data", {}) for output in outputs)
     assert made[f"html/{name}.html"].count('src="data:image/png') >= stored
 
@@ -253,6 +267,15 @@ def test_the_instructor_sees_a_solution_open_with_what_is_folded_in_it_and_hints
     assert "<details open><summary>Answer</summary>" in text
     assert "<details><summary>Hint</summary>" in text
     assert "`<details><summary>Solution</summary>` never" in text and "# <details>" in text
+
+
+def test_an_answer_that_a_cell_prints_is_open_for_the_instructor_and_folded_for_learners(toy):
+    printed = "<details><summary>Answers to all</summary>\n\nTHE ANSWER\n</details>"
+    toy.cells[-1].outputs = [new_output("display_data", {"text/markdown": printed})]
+    assert "<details open><summary>Answers to all" in shown(
+        nbformat.writes(workshop.instructor(toy, "Ask first."))
+    )
+    assert printed in shown(nbformat.writes(workshop.learner(toy)))
 
 
 @pytest.mark.parametrize("summary", ["Answer", "Answers", "<b>Answer</b> to it", "One *Solution*"])
