@@ -70,7 +70,7 @@ def train(row: Row, seed: int, options: argparse.Namespace) -> dict:
     teacher, tokenizer = loading.load_classifier("reviews-teacher")
     teacher.to(device).eval()
     train_texts = list(task.splits["train"].texts)
-    more = tasks.unlabelled_sentences()
+    more = tasks.unlabeled_sentences()
     lengths = tokenize(tokenizer, more).lengths
     short = [
         text for text, length in zip(more, lengths, strict=True) if length <= LONGEST_UNLABELED

@@ -120,7 +120,7 @@ class ReviewsSetup:
         self.data = {
             name: tokenize(self.tokenizer, s.texts, None, s.labels) for name, s in splits.items()
         }
-        more = tasks.unlabelled_sentences()
+        more = tasks.unlabeled_sentences()
         short = tokenize(self.tokenizer, more, None, None).lengths <= LONGEST_UNLABELED
         more = [text for text, fits in zip(more, short) if fits]
         task_texts = list(splits["train"].texts)

@@ -87,14 +87,14 @@ def test_entities_are_unescaped_and_no_review_is_there_twice(ratings):
     assert not any("&amp;" in text or text != text.strip() for text in texts)
 
 
-def test_unlabelled_sentences_hold_nothing_of_the_reviews_dev_and_test(ratings):
-    sentences = tasks.unlabelled_sentences()
+def test_unlabeled_sentences_hold_nothing_of_the_reviews_dev_and_test(ratings):
+    sentences = tasks.unlabeled_sentences()
     assert len(sentences) > 12_000
     hidden = {text_key(text) for s in ("dev", "test") for text in ratings.splits[s].texts}
     assert not hidden & {text_key(text) for text in sentences}
 
 
-def test_unlabelled_sentences_leave_out_what_nearly_repeats_a_test_review(tmp_path, ratings):
+def test_unlabeled_sentences_leave_out_what_nearly_repeats_a_test_review(tmp_path, ratings):
     from tinybert_lite.data import assets
 
     for file in assets.path("reviews").glob("*.txt"):
@@ -104,7 +104,7 @@ def test_unlabelled_sentences_leave_out_what_nearly_repeats_a_test_review(tmp_pa
         file.write(
             f"\r\nx\t1.0\t{leak.upper()} wow\r\nx\t1.0\tSurely nobody wrote this before us.\r\n"
         )
-    sentences = tasks.unlabelled_sentences(tmp_path)
+    sentences = tasks.unlabeled_sentences(tmp_path)
     assert "Surely nobody wrote this before us." in sentences
     assert f"{leak.upper()} wow" not in sentences
 

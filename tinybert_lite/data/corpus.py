@@ -25,7 +25,7 @@ SOURCES = {
     "grimm": ("grimm-tales.tab", "Content", False),
     "andersen": ("andersen.tab", "Content", False),
 }
-NAMES = (*SOURCES, "unlabelled", "reviews")
+NAMES = (*SOURCES, "unlabeled", "reviews")
 
 _FUNCTION_WORDS = """
 a about above after again against all almost also although always am an and another any anyone
@@ -87,8 +87,8 @@ def _all(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 def _raw(name: str) -> list[str]:
     """The texts of a source as they stand in its file, one a document, scene or line."""
-    if name == "unlabelled":
-        return list(tasks.unlabelled_sentences())
+    if name == "unlabeled":
+        return list(tasks.unlabeled_sentences())
     if name == "reviews":  # the training side alone, and nothing of its labels
         return list(tasks.load_task("reviews").splits["train"].texts)
     if name in SOURCES:

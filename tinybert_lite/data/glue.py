@@ -79,7 +79,7 @@ def _examples(dataset, name: str, where: str) -> tables.Examples:
     pairs = texts[1] if len(texts) > 1 else None
     examples = tables.Examples(texts[0], pairs, labels, list(range(1, len(labels) + 1)))
     if len(known) < 2 or (task.label_names and not set(labels) <= {None, *task.label_names}):
-        raise UserError(f"{where} has too few labelled rows, or other labels than GLUE's {name}.")
+        raise UserError(f"{where} has too few labeled rows, or other labels than GLUE's {name}.")
     return examples.keep(known)
 
 

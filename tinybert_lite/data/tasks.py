@@ -182,7 +182,7 @@ def _review_ratings(folder: str | Path | None) -> Task:
     )
 
 
-def unlabelled_sentences(folder: str | Path | None = None) -> list[str]:
+def unlabeled_sentences(folder: str | Path | None = None) -> list[str]:
     """Tweets, product reviews and editorial sentences without labels, for general distillation.
 
     None of them is a near-duplicate of a sentence in the dev or test split of the reviews.

@@ -31,7 +31,7 @@ def predicted_labels(task: Task, logits: np.ndarray) -> np.ndarray:
 
 
 def score(task: Task, model: nn.Module, data: TokenizedDataset) -> dict[str, float]:
-    """The metrics of a model on labelled texts."""
+    """The metrics of a model on labeled texts."""
     assert data.labels is not None
     return task.score(predicted_labels(task, predict(model, data)), data.labels)
 

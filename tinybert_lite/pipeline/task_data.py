@@ -83,7 +83,7 @@ class TaskData:
         """
         if not self.config.unlabeled or self.config.task not in ("reviews", "review-ratings"):
             return []
-        texts = tasks.unlabelled_sentences()
+        texts = tasks.unlabeled_sentences()
         lengths = tokenize(self.tokenizer, texts, None, None, self.max_length).lengths
         return [text for text, n in zip(texts, lengths, strict=True) if n <= LONGEST_UNLABELED]
 
