@@ -92,7 +92,7 @@ def test_k_candidates_come_best_first_and_are_the_models_own(toy, glove):
     assert scores == pytest.approx([chance[i].item() for i in numbers], rel=1e-4)
 
 
-def test_words_of_several_pieces_take_glove_neighbours(toy, glove):
+def test_words_of_several_pieces_take_glove_neighbors(toy, glove):
     words = augmentation.find_candidates(["a warmish story"], toy, glove, k=3, keep=KEEP)[0]
     assert len(words[1].pieces) == 2
     assert [name for name, _ in words[1].candidates] == ["warm", "cold", "light"]
@@ -210,7 +210,7 @@ def test_the_batch_size_does_not_decide_what_comes_out(toy, glove, batch):
     assert rows(toy, glove, batch=batch) == rows(toy, glove, batch=7)
 
 
-def test_the_seed_decides_and_a_row_does_not_depend_on_its_neighbours(toy, glove):
+def test_the_seed_decides_and_a_row_does_not_depend_on_its_neighbors(toy, glove):
     assert rows(toy, glove, seed=1) == rows(toy, glove, seed=1)
     assert rows(toy, glove, seed=1) != rows(toy, glove, seed=2)
     alone = rows(toy, glove, TEXTS[:1], seed=1)
@@ -301,24 +301,24 @@ def test_glove_text_files_load_and_broken_ones_are_errors(tmp_path):
     file = tmp_path / "glove.txt"
     file.write_text("good 1 0\nbad 0.9 0.1\nrain 0 1\n")
     glove = augmentation.Glove.load(file)
-    assert [w for w, _ in glove.neighbours(["good"], 2)["good"]] == ["bad", "rain"]
+    assert [w for w, _ in glove.neighbors(["good"], 2)["good"]] == ["bad", "rain"]
     assert len(augmentation.Glove.load(file, limit=2).words) == 2
     file.write_text("good 1 0\nbad 0.9\n")
     with pytest.raises(UserError, match="GloVe text file"):
         augmentation.Glove.load(file)
 
 
-def test_neighbours_of_many_words_at_once_are_those_of_each_alone():
+def test_neighbors_of_many_words_at_once_are_those_of_each_alone():
     random = np.random.default_rng(0)
     words = ["".join(random.choice(list("abcdefgh"), 6)) for _ in range(300)]
     words = list(dict.fromkeys(words))
     vectors = random.normal(size=(len(words), 8))
     many, alone = augmentation.Glove(words, vectors), augmentation.Glove(words, vectors)
-    together = many.neighbours([*words[:150], "unknown"], 5)
+    together = many.neighbors([*words[:150], "unknown"], 5)
     assert together["unknown"] == []
     for word in words[:150:10]:
         names = [name for name, _ in together[word]]
-        assert names == [name for name, _ in alone.neighbours([word], 5)[word]]
+        assert names == [name for name, _ in alone.neighbors([word], 5)[word]]
         cosine = many.vectors @ many.vectors[many.index[word]]
         assert names == [words[i] for i in np.argsort(-cosine)[1:6]]
 

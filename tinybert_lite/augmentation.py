@@ -1,7 +1,7 @@
 """Data augmentation, Algorithm 1 of the paper: new sentences by replacing words of old ones.
 
 A word that is one piece of the vocabulary is masked, and the K words the masked language model
-finds most likely there are its candidates. A word of several pieces takes its K nearest neighbours
+finds most likely there are its candidates. A word of several pieces takes its K nearest neighbors
 among the GloVe vectors. Then N_a times over, each word is replaced with probability p_t by one of
 its candidates, all equally likely. The candidates of a sentence are found once; draws are cheap.
 """
@@ -48,7 +48,7 @@ MaskedLM = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 @dataclass
 class Word:
-    """A word of a sentence: characters start to end, its pieces, and what may stand instead."""
+    """A word of a sentence: characters start to end, its pieces, and what may replace it."""
 
     text: str
     start: int
@@ -145,8 +145,8 @@ def find_candidates(
         single = [word for word in words if not word.kept and len(word.pieces) == 1]
         several += [word for word in words if not word.kept and len(word.pieces) > 1]
         groups = -(-len(single) // together)
-        rows += [(number, single[i::groups]) for i in range(groups)]  # neighbours stay apart
-    near = glove.neighbours((word.text.lower() for word in several), k)
+        rows += [(number, single[i::groups]) for i in range(groups)]  # neighbors stay apart
+    near = glove.neighbors((word.text.lower() for word in several), k)
     for word in several:
         word.candidates = list(near[word.text.lower()])
     banned = banned_tokens(tokenizer).to(model.device)
@@ -185,7 +185,7 @@ def draw(
 ) -> tuple[str, list[tuple[float, str | None]]]:
     """One new sentence, and for each word the number drawn and what replaced it (or None).
 
-    What stands between the words stays, and so does a capital first letter. A candidate is drawn
+    What is between the words stays, and so does a capital first letter. A candidate is drawn
     whether it is needed or not, so that one word's fate does not shift the draws of the next.
     """
     out: list[str] = []

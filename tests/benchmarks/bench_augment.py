@@ -40,7 +40,7 @@ def one_by_one(texts, lm, glove, twice: bool) -> int:
             if word.kept:
                 continue
             if len(word.pieces) > 1:
-                word.candidates = glove.neighbours([word.text.lower()])[word.text.lower()]
+                word.candidates = glove.neighbors([word.text.lower()])[word.text.lower()]
                 continue
             masked = list(ids[0])
             masked[word.pieces[0]] = tokenizer.mask_token_id

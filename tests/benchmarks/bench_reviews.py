@@ -134,7 +134,7 @@ class ReviewsSetup:
         self._logits: dict[str, torch.Tensor] = {}
 
     def read(self, texts: str) -> TokenizedDataset:
-        """The tokenised texts of a name; the augmented ones are made on first use."""
+        """The tokenized texts of a name; the augmented ones are made on first use."""
         if texts not in self.texts:
             own = self.raw["task"]
             new = augmentation.augment(

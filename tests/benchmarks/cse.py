@@ -1,7 +1,7 @@
 """CSE, a student without attention: a convolution over word vectors, averaged.
 
 The convolutional sentence encoder of Jiao, Wang and Feng (COLING 2018): features of words and of
-n-grams, averaged over the sentence, are its embedding. It can copy what a teacher answers, and no
+n-grams, averaged over the sentence, are its embedding. It can copy what a teacher predicts, and no
 map of how. So it says what imitating attention is worth beside a good soft label.
 """
 

@@ -24,7 +24,7 @@ def test_a_page_opens_from_disk_with_equations_pictures_and_folds_and_no_request
     equation = page.locator(".equation math").first
     expect(equation).to_be_visible()
     assert equation.locator("mfrac").count(), "a fraction is set as a fraction"
-    assert equation.bounding_box()["height"] > 25, "and stands on two lines"
+    assert equation.bounding_box()["height"] > 25, "and takes two lines"
     broken = "images => images.filter(i => !i.complete || !i.naturalWidth).length"
     assert page.locator("img").count() >= 10
     assert page.locator("img").evaluate_all(broken) == 0

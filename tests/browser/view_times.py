@@ -5,7 +5,7 @@
 The shipped lite student beside its teacher, 40 tokens, 20 snapshots (the way from random weights
 to the shipped ones, cut in 20). A change is timed from the click to the next frame drawn, first
 and later visits apart. No pass or fail: the machine's load is in these times, so the processor
-time of the page's main thread stands beside them.
+time of the page's main thread is printed beside them.
 """
 
 import copy

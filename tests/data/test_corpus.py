@@ -1,4 +1,4 @@
-"""Cleaning of general text: what is dropped, what is mended, and what must stay."""
+"""Cleaning of general text: what is dropped, what is repaired, and what must stay."""
 
 import itertools
 

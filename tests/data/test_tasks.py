@@ -373,7 +373,7 @@ def test_an_unknown_task_name_gets_the_closest_one():
 
 def rte_like(folder: Path) -> tuple[Path, Path]:
     """Made-up entailment files with what the real ones have: quotes that do not pair, repeats, and
-    evaluation pairs that stand in training too."""
+    evaluation pairs that are in the training pairs too."""
     nouns = "river bridge museum harbor castle market library station garden theater".split()
     places = "Lisbon Oslo Quito Accra Hanoi Perth Turin Lyon Cusco Kyoto".split()
 

@@ -1,4 +1,4 @@
-"""Exported models answer as torch does, however the batch is padded, and say what they are."""
+"""Exported models predict what torch predicts, however the batch is padded, and say what they are."""
 
 import json
 import logging

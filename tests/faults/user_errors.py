@@ -164,7 +164,7 @@ CASES = {
     "teacher with broken weights": (f"{RUN} --teacher cut --out new", "No model could be loaded from 'cut'"),
     "teacher with a pickle only": (f"{RUN} --teacher pickle --out new", "no file named model.safetensors"),
     "teacher with other weights": (f"{RUN} --teacher swapped --out new", "do not fit its config.json"),
-    "teacher with another vocabulary": (f"{RUN} --teacher vocabulary --out new", "its model knows 20"),
+    "teacher with another vocabulary": (f"{RUN} --teacher vocabulary --out new", "its model has embeddings for 20"),
     "teacher without a trained classifier": (f"{DISTILL} encoder", "no trained classifier"),
     "teacher of other classes": (f"{DISTILL} other-classes", "not those of the task"),
     "regression teacher for classes": (f"{DISTILL} regressor", "not those of the task"),

@@ -39,7 +39,7 @@ STAMP = ".verified.json"
 CHUNK = 1 << 20  # bytes read at a time
 LOCK_SECONDS = 1800  # a slow line needs about this long for the largest archive
 
-# pip asks a source archive for its metadata, which runs its setup.py. This stands in for
+# pip asks a source archive for its metadata, which runs its setup.py. This replaces
 # setuptools while it asks, answers from PKG-INFO, and so nothing of the archive is run.
 STAND_IN = """\
 import email, pathlib, shutil

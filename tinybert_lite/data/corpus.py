@@ -86,7 +86,7 @@ def _all(names: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _raw(name: str) -> list[str]:
-    """The texts of a source as they stand in its file, one a document, scene or line."""
+    """The texts of a source as they are in its file, one a document, scene or line."""
     if name == "unlabeled":
         return list(tasks.unlabeled_sentences())
     if name == "reviews":  # the training side alone, and nothing of its labels
@@ -115,14 +115,14 @@ def _passages(name: str) -> Iterator[str]:
         return
     if name in SOURCES:
         texts = split_glued(clean_prose(text) for text in texts)
-    if name == "dialogue":  # lines of a scene are short: neighbours make a passage together
+    if name == "dialogue":  # lines of a scene are short: neighbors make a passage together
         texts = [" ".join(texts)]
     for text in texts:
         yield from pack(text)
 
 
 def read_tab(path: Path, column: str) -> list[str]:
-    """One column of an Orange .tab file: names, types and flags stand in its first three lines.
+    """One column of an Orange .tab file: names, types and flags are in its first three lines.
 
     Raises UserError where the file has no such column.
     """

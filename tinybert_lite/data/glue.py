@@ -32,7 +32,7 @@ TASKS = {
 
 
 def rows(name: str, folder: str | Path | None = None) -> dict[str, tables.Examples]:
-    """Labelled rows of "train" and "test" (GLUE's validation set), "test_mismatched" for MNLI.
+    """Labeled rows of "train" and "test" (GLUE's validation set), "test_mismatched" for MNLI.
 
     From `folder`, or $TINYBERT_LITE_GLUE, or the hub. The folder, or the one named like the task
     in it, has what `save_to_disk` writes, or Parquet files named train-… and validation-….

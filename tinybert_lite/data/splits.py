@@ -1,8 +1,8 @@
-"""Which rows may not be parted: near-duplicates, and splits that never move.
+"""Which rows may not be split: near-duplicates, and splits that never move.
 
 A split is decided by a hash of the text, not by a random generator, so it is the same in every
 run, on every machine and under every version. Rows that say nearly the same thing form a group
-and a group is never parted, or the test would ask what training has answered.
+and a group is never split, or the test would ask what training has answered.
 """
 
 import hashlib

@@ -89,7 +89,7 @@ class Examples:
 
 
 def show(value: object) -> str:
-    """A value as it can stand in a message: quoted, on one line, at most 40 characters."""
+    """A value as it is shown in a message: quoted, on one line, at most 40 characters."""
     text = str(value)
     return repr(text if len(text) <= 40 else text[:37] + "...")
 

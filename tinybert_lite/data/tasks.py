@@ -225,10 +225,10 @@ def _glue(name: str, folder: str | Path | None) -> Task:
 
 
 def align_labels(task_label_names: Sequence[str], model_label_names: Sequence[str]) -> list[int]:
-    """Where each label of the task stands in a model: `logits[:, align_labels(...)]` is in order.
+    """Where each label of the task is among the outputs of a model: `logits[:, align_labels(...)]` is in order.
 
     Names match by their letters and digits, whatever the case. A model whose names say nothing
-    (LABEL_0, LABEL_1, or 0, 1: see `generic_labels`) is taken in its own order; whoever calls
+    (LABEL_0, LABEL_1, or 0, 1: see `generic_labels`) is taken in its own order; the caller
     notes that. Raises UserError when the number of labels differs or a name has no match.
     """
     wanted = ["".join(words(name)) or name for name in task_label_names]

@@ -1,4 +1,4 @@
-"""Word vectors and their neighbours: candidates for words of several pieces (Algorithm 1)."""
+"""Word vectors and their neighbors: candidates for words of several pieces (Algorithm 1)."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -50,7 +50,7 @@ class Glove:
                 "is a word and its numbers, with blanks between, as many numbers in every line."
             ) from error
 
-    def neighbours(self, words: Iterable[str], k: int = 15) -> dict[str, list[tuple[str, float]]]:
+    def neighbors(self, words: Iterable[str], k: int = 15) -> dict[str, list[tuple[str, float]]]:
         """The k nearest words by cosine of each word, nearest first; none for an unknown word.
 
         Many words at once are one matrix product (64 words × all vectors: 26 MB). The word itself

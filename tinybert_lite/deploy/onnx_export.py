@@ -1,8 +1,8 @@
 """ONNX and int8: a student leaves torch, and its answers are compared before that is said.
 
-torch's TorchScript exporter is used: it needs no package beyond onnx. Quantisation is
+torch's TorchScript exporter is used: it needs no package beyond onnx. Quantization is
 onnxruntime's dynamic one: weights and embedding tables become 8-bit numbers, activations are
-quantised batch by batch while the model runs.
+quantized batch by batch while the model runs.
 """
 
 import logging
@@ -193,7 +193,7 @@ def scores(
 ) -> dict[str, dict[str, float]]:
     """The task's metrics of each model, and the share of texts on which it agrees with the first.
 
-    `order` says where each class of the task stands among those of the models.
+    `order` says where each class of the task is among those of the models.
     """
     found, first = {}, None
     for name, model in ways.items():

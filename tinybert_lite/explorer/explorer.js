@@ -456,7 +456,7 @@ function thumbnail(app, x, y, size, who, layer, head, low, high, step = app.s.st
     bitmap(cells(app, who, layer, head, step), seen.length, seen.length, low, high, RAMPS.map)));
 }
 
-/** What the frame of a head says: its loss, or the share of the teacher's map it missed. */
+/** What the frame of a head shows: its loss, or the share of the teacher's map it missed. */
 const framed = (app, sl, sh) => app.n[app.s.frame](sl, sh, ...app.n.partner(sl, sh, app.s), app.s);
 const frameText = (app, value) => (app.s.frame === "share" ? percent(value) : show(value));
 

@@ -329,7 +329,7 @@ def _fitting_tokenizer(model: PreTrainedModel, name: str) -> PreTrainedTokenizer
     known = model.config.vocab_size
     if len(tokenizer) > known:
         raise UserError(
-            f"The tokenizer of {name} has {len(tokenizer):,} tokens and its model knows {known:,}; "
+            f"The tokenizer of {name} has {len(tokenizer):,} tokens and its model has embeddings for {known:,}; "
             "take the tokenizer that belongs to the model."
         )
     return tokenizer

@@ -118,7 +118,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, passages: Iterable[str], tokens:
 
 
 def _batches(lengths: Sequence[int], batch: int, steps: int, seed: int) -> list[np.ndarray]:
-    """Rows of each step: shuffled anew in each pass, neighbours in length within 50 batches."""
+    """Rows of each step: shuffled anew in each pass, neighbors in length within 50 batches."""
     batches: list[np.ndarray] = []
     random = np.random.default_rng(seed)
     sizes = np.asarray(lengths)

@@ -198,11 +198,11 @@ def _turned(degrees: float, length: float) -> np.ndarray:
     return length * np.array([np.cos(angle), np.sin(angle)])
 
 
-# Cosines with "dull" (at 0 degrees): flat 0.98, grey 0.6 exactly, bright −0.5; lengths mislead.
+# Cosines with "dull" (at 0 degrees): flat 0.98, gray 0.6 exactly, bright −0.5; lengths mislead.
 VECTORS = {
     "dull": _turned(0, 0.5),
     "flat": _turned(10, 0.8),
-    "grey": np.array([3.0, 4.0]),
+    "gray": np.array([3.0, 4.0]),
     "slow": _turned(40, 3.0),
     "great": _turned(75, 9.0),
     "bright": _turned(120, 2.0),
@@ -210,7 +210,7 @@ VECTORS = {
     "movie": _turned(205, 0.3),
 }
 FILTER_CASES: list[tuple[str, list[str], float]] = [
-    ("dull", ["great", "flat", "zyx", "bright", "grey", "slow"], 0.6),
+    ("dull", ["great", "flat", "zyx", "bright", "gray", "slow"], 0.6),
     ("Film", ["movie", "great", "zyx", "dull"], 0.4),
     ("qwerty", ["flat", "great", "zyx"], 0.5),
 ]

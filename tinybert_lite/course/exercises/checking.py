@@ -34,7 +34,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A known wrong version: its name, what to say to whoever wrote it, and what it answers."""
+    """A known wrong version: its name, the hint to give, and the answers it would produce."""
 
     name: str
     hint: str

@@ -97,7 +97,7 @@ def check_shuffled(answer: str | None, gain_left: float | None = None) -> Result
         False,
         mistake=f"The run says {truth!r}: {left}",
         hint="Shuffling keeps the first answer and its doubt, and hands the rest to the wrong "
-        "neighbours. Which of the three did the even labels of section 5 lack?",
+        "neighbors. Which of the three did the even labels of section 5 lack?",
     )
 
 

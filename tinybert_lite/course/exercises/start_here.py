@@ -75,7 +75,7 @@ def _counts(candidate: Callable | None, case: tuple) -> tuple[tuple, Result | No
 
 
 def check_disagreement(sentence: str | None, classify: Callable[[str], tuple[str, str]]) -> Result:
-    """A sentence teacher and student answer differently; `classify` gives both answers."""
+    """A sentence that teacher and student classify differently; `classify` gives both answers."""
     if sentence is None or sentence is ...:
         return NOT_TRIED
     if not isinstance(sentence, str):
@@ -88,7 +88,7 @@ def check_disagreement(sentence: str | None, classify: Callable[[str], tuple[str
             f"both say {teacher}",
             "Try praise of one part and criticism of another, irony, or a negation.",
         )
-    return Result(True, hint=f"Teacher says {teacher}, student {student}. Who is right?")
+    return Result(True, hint=f"The teacher predicts {teacher}, the student {student}. Which is right?")
 
 
 def _call(candidate: Callable | None, case: tuple) -> tuple[float, Result | None]:

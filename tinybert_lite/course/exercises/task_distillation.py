@@ -171,7 +171,7 @@ def check_checkpoint(candidate: Callable | None) -> Result:
     if not all(torch.equal(a, b) for a, b in pairs):
         return wrong(
             "other weights at the end",
-            "The continued run does not arrive where the uninterrupted one did: was something "
+            "The continued run does not end where the uninterrupted one did: was something "
             "rounded, or changed, on its way into the dict?",
         )
     return Result(True, hint="The continued run ends with the same weights, bit for bit.")

@@ -418,7 +418,7 @@ SURPLUS: dict[tuple[str, str], Callable] = {
     ): lambda both, no_start, no_step, neither: (both - no_start) - (no_step - neither),
     (
         "what both are worth together",
-        "That compares two corners; the question is whether the two parts simply add up.",
+        "That compares two corners; the question is whether the two parts add up.",
     ): lambda both, no_start, no_step, neither: both - neither,
     (
         "only without the step",

@@ -21,7 +21,7 @@ CAPTION = {
     "D": "On these sentences the heads of layer 3 miss a larger share, on average, than those of "
     "layer 1.",
     "E": "Layer 1 imitates its teacher layer well on any English text.",
-    "F": "A head with the number 0.30 knows 70 % of what its teacher head knows.",
+    "F": "A head with the number 0.30 has learned 70 % of what its teacher head does.",
     "G": "The heads of layer 1 have learned what negation is.",
     "H": "The picture does not say which heads the student needs for its predictions.",
 }
