@@ -8,6 +8,7 @@ import pytest
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+TRANSLATIONS = sorted(FOLDER.glob("[a-z][a-z]/*.ipynb"))  # of equal parts: test_translations.py
 PARTS = {
     "goals": r"what you will learn",
     "needs": r"what you need",
@@ -47,7 +48,10 @@ def exercises_of(notebook: dict) -> dict[str, list[dict]]:
     return found
 
 
-every_notebook = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
+every_notebook = pytest.mark.parametrize(
+    "file", NOTEBOOKS + TRANSLATIONS, ids=lambda f: str(f.relative_to(FOLDER).with_suffix(""))
+)
+every_original = pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda f: f.stem)
 
 
 def test_there_are_notebooks():
@@ -129,13 +133,13 @@ def test_the_kernel_is_plain_python(file):
     assert read(file)["metadata"]["kernelspec"]["name"] == "python3"
 
 
-@every_notebook
+@every_original
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_is_there(file, part):
     assert re.search(PARTS[part], text_of(read(file)), re.IGNORECASE | re.MULTILINE)
 
 
-@every_notebook
+@every_original
 def test_there_are_three_exercises_each_with_check_hint_and_solution(file):
     found = exercises_of(read(file))
     assert len(found) >= 3
@@ -149,7 +153,7 @@ def test_there_are_three_exercises_each_with_check_hint_and_solution(file):
         assert re.search(r"difficulty", prose, re.I), f"{title}: no difficulty"
 
 
-@every_notebook
+@every_original
 def test_five_questions_have_folded_answers(file):
     text = text_of(read(file))
     start = re.search(r"^#+ .*(recall|questions).*$", text, re.IGNORECASE | re.MULTILINE).end()

@@ -107,9 +107,11 @@ def moved(link: str, name: str) -> str:
 
 def differences(original, translation, language: str, name: str) -> list[str]:
     """Cells of a translation that are not those of its original, with what is wrong."""
-    shapes = [[(c.id, c.cell_type, c.metadata.get("tags", [])) for c in book.cells]
-              for book in (original, translation)]  # fmt: skip
-    if shapes[0] != shapes[1]:
+    here, there = (
+        [(cell.id, cell.cell_type, cell.metadata.get("tags", [])) for cell in book.cells]
+        for book in (original, translation)
+    )
+    if here != there:
         return ["cells"]
     found = []
     for cell, other in zip(original.cells, translation.cells):
@@ -198,10 +200,13 @@ def test_what_differs_is_found(cell_type, old, new, found):
 
 
 @pytest.mark.parametrize(
-    "change", [lambda cells: cells.pop(3), lambda cells: cells.reverse(),
-               lambda cells: cells[0].update(cell_type="raw")],
-    ids=["missing", "order", "type"],
-)  # fmt: skip
+    "change",
+    [
+        pytest.param(lambda cells: cells.pop(3), id="missing"),
+        pytest.param(lambda cells: cells.reverse(), id="order"),
+        pytest.param(lambda cells: cells[0].update(cell_type="raw"), id="type"),
+    ],
+)
 def test_missing_and_changed_cells_are_found(change):
     name = "00_start_here.ipynb"
     original, translation = read(FOLDER / name), read(FOLDER / "zh" / name)
