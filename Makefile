@@ -41,7 +41,7 @@ help:
 	@echo 'make setup       only make .venv and install into it'
 	@echo 'make lint        ruff, import-linter (the layers of the package) and mypy'
 	@echo 'make wheelhouse  fill WHEELHOUSE (or wheelhouse/) for a place without a network'
-	@echo 'make workshop    the notebooks for learners, for instructors and as HTML, into WORKSHOP (or workshop/)'
+	@echo 'make workshop    notebooks for learners and instructors, HTML pages, slides, handout, into WORKSHOP (or workshop/)'
 	@echo 'make site        the live page and the course as pages into SITE (or site/); needs npm'
 	@echo 'make checkpoints train the shipped checkpoints again (NAME=reviews-lite: one of them)'
 	@echo 'make clean       remove .venv and what tests and builds left; data/cache and runs stay'
@@ -105,6 +105,7 @@ wheelhouse: setup
 
 workshop: setup
 	$(PY) notebooks/workshop.py "$(WORKSHOP)"
+	$(PY) notebooks/slides.py "$(WORKSHOP)"
 
 site: setup
 	@command -v npm >/dev/null || { \
