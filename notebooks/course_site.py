@@ -72,8 +72,8 @@ def sections(page: str) -> list[dict[str, str]]:
 class Exporter(workshop.Exporter):
     """The workshop's pages with one style sheet for all, in light and dark."""
 
-    def __init__(self, pages: set[str]):
-        super().__init__(pages)
+    def __init__(self, pages: set[str], **options):
+        super().__init__(pages, **options)
         self.raw_template = (PARTS / "notebook.html.j2").read_text(encoding="utf-8")
 
 
@@ -149,29 +149,40 @@ def make(repository: str | None = None) -> dict[str, str | bytes]:
     """
     notebooks = workshop.read(HERE)
     names = list(notebooks)
+    translations = {
+        f"{folder.name}-{name}": notebook
+        for folder in sorted(HERE.glob("[a-z][a-z]"))
+        for name, notebook in workshop.read(folder).items()
+    }
     templates = Environment(loader=FileSystemLoader(PARTS), autoescape=True)
-    titles = {name: workshop.title(notebook) for name, notebook in notebooks.items()}
+    titles = {n: workshop.title(nb) for n, nb in (notebooks | translations).items()}
     files: dict[str, str | bytes] = {}
     index = []
-    for i, (name, notebook) in enumerate(notebooks.items()):
+    for i, (name, notebook) in enumerate((notebooks | translations).items()):
         neighbors = {
             where: {"page": f"{names[j]}.html", "title": titles[names[j]]}
             for where, j in (("previous", i - 1), ("next", i + 1))
-            if 0 <= j < len(names)
+            if name in notebooks and 0 <= j < len(names)
         }
+        language = "en" if name in notebooks else name[:2]
+        source = name if name in notebooks else name.replace("-", "/", 1)
         try:
-            page = rendered(notebook, set(names))
+            page = rendered(notebook, set(titles), language)
         except workshop.WorkshopError as error:
-            raise workshop.WorkshopError(f"{name}.ipynb: {error}") from error
-        page, links = with_picture_files(page, files), run_links(name, repository)
+            raise workshop.WorkshopError(f"{source}.ipynb: {error}") from error
+        page, links = with_picture_files(page, files), run_links(source, repository)
         top = templates.get_template("nav.html.j2").render(links=links, **neighbors)
         bottom = templates.get_template("nav.html.j2").render(bottom=True, **neighbors)
         files[f"{name}.html"] = page.replace("<!--TOP-->", top).replace("<!--BOTTOM-->", bottom)
-        index += [{"page": f"{name}.html", "notebook": titles[name], **s} for s in sections(page)]
-        files[f"notebooks/{name}.ipynb"] = nbformat.writes(without_outputs(notebook)) + "\n"
+        if name in notebooks:
+            about = {"page": f"{name}.html", "notebook": titles[name]}
+            index += [about | section for section in sections(page)]
+        files[f"notebooks/{source}.ipynb"] = nbformat.writes(without_outputs(notebook)) + "\n"
     rows = [(f"{n}.html", titles[n], workshop.minutes(nb)) for n, nb in notebooks.items()]
     files["index.html"] = templates.get_template("index.html.j2").render(
-        rows=rows, repository=repository
+        rows=rows,
+        translations=[(f"{name}.html", titles[name], name[:2]) for name in translations],
+        repository=repository,
     )
     license_text = (paths.ROOT / "LICENSE").read_text(encoding="utf-8")
     files["licenses.html"] = templates.get_template("licenses.html.j2").render(
@@ -183,10 +194,11 @@ def make(repository: str | None = None) -> dict[str, str | bytes]:
     return files
 
 
-def rendered(notebook: nbformat.NotebookNode, pages: set[str]) -> str:
+def rendered(notebook: nbformat.NotebookNode, pages: set[str], language: str) -> str:
     """A notebook as a page. Raises WorkshopError where it would ask the network for something."""
     about = {"metadata": {"name": workshop.title(notebook), "path": str(HERE)}}
-    page, _ = Exporter(pages).from_notebook_node(workshop.still(notebook), resources=about)
+    exporter = Exporter(pages, language_code=language)
+    page, _ = exporter.from_notebook_node(workshop.still(notebook), resources=about)
     if found := workshop.fetched(page):
         raise workshop.WorkshopError(
             f"its page would fetch {found[0]}; put the file into the notebook."

@@ -53,6 +53,7 @@ MATH = re.compile(
     r"|(?<![\\$])\$(?P<inline>(?![\s$])(?:(?!\n[ \t]*\n)[^$])*?(?<![\s\\]))\$(?![\d$])",
     FLAGS,
 )
+TRANSLATION = re.compile(r"^\[[^\]\n]*\]\([a-z]{2}/[^)\n]*\.ipynb\)\n+", re.MULTILINE)
 FETCHED = re.compile(
     r"<(?:script|link|img|iframe|frame|source|video|audio|embed|object|input|use|image)\b[^>]*?"
     r"\s(?:src|href|srcset|data|poster|xlink:href)\s*=\s*[\"']?\s*((?:https?:)?//[^\s\"'>]+)",
@@ -278,11 +279,15 @@ class Renderer(IPythonRenderer):
 
 
 def page_of(url: str, pages: set[str]) -> str | None:
-    """Where a link of a notebook leads on its page; None for files that are not among the pages."""
+    """Where a link of a notebook leads on its page; None for files that are not among the pages.
+
+    The page of a translation, zh/01_name.ipynb, is zh-01_name.html, beside the others.
+    """
     parts = urlsplit(url)
     if parts.scheme or parts.netloc or not parts.path:
         return url
-    stem = Path(unquote(parts.path)).name.removesuffix(".ipynb")
+    path = Path(unquote(parts.path).removesuffix(".ipynb"))
+    stem = "-".join(part for part in path.parts if part != "..")
     if not parts.path.endswith(".ipynb") or stem not in pages:
         return None
     return f"{stem}.html" + (f"#{parts.fragment}" if parts.fragment else "")
@@ -439,6 +444,8 @@ def make(source: Path) -> dict[str, str]:
     notes, pages = teaching.read_text(encoding="utf-8"), set(notebooks)
     files = {}
     for name, notebook in notebooks.items():
+        for cell in notebook.cells[:1]:  # a workshop is in one language
+            cell.source = TRANSLATION.sub("", cell.source)
         try:
             files[f"learner/{name}.ipynb"] = nbformat.writes(learner(notebook)) + "\n"
             taught = instructor(notebook, teaching_notes(notes, name))

@@ -54,7 +54,7 @@ def test_every_link_leads_to_a_file_and_a_heading_that_are_there(course):
     pages = {
         file: addresses(file) for file in [*course.glob("*.html"), course.parent / "index.html"]
     }
-    assert len(pages) == 15
+    assert len(pages) == 16
     broken = []
     for file, page in pages.items():
         for tag, address in page.links:
@@ -77,6 +77,16 @@ def test_a_notebook_links_to_the_places_where_it_can_be_run(course):
         assert place in page
     fresh = nbformat.read(course / "notebooks" / "03_hidden_states.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in fresh.cells)
+
+
+def test_a_translation_is_a_page_in_its_language_that_leads_to_its_original_and_back(course):
+    page = (course / "zh-00_start_here.html").read_text(encoding="utf-8")
+    original = (course / "00_start_here.html").read_text(encoding="utf-8")
+    assert '<html lang="zh">' in page and '<html lang="en">' in original
+    assert 'href="00_start_here.html"' in page and 'href="zh-00_start_here.html"' in original
+    assert 'href="11_your_own.html"' in page
+    assert "/blob/main/notebooks/zh/00_start_here.ipynb" in page
+    assert (course / "notebooks" / "zh" / "00_start_here.ipynb").is_file()
 
 
 def test_the_licenses_of_all_third_party_parts_are_listed(course):

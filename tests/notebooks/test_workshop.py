@@ -278,6 +278,26 @@ def test_an_answer_that_a_cell_prints_is_open_for_the_instructor_and_folded_for_
     assert printed in shown(nbformat.writes(workshop.learner(toy)))
 
 
+@pytest.mark.parametrize(
+    ("link", "page"),
+    [
+        ("01_other.ipynb#Part", "01_other.html#Part"),
+        ("../01_other.ipynb", "01_other.html"),
+        ("zh/01_other.ipynb", "zh-01_other.html"),
+        ("de/01_other.ipynb", None),
+        ("../README.md", None),
+    ],
+)
+def test_a_link_leads_to_the_page_of_its_language(link, page):
+    assert workshop.page_of(link, {"01_other", "zh-01_other"}) == page
+
+
+def test_a_workshop_leaves_out_the_links_to_translations(made):
+    for name in ("learner/00_start_here.ipynb", "instructor/00_start_here.ipynb"):
+        assert "](zh/" not in made[name] and "简体中文" not in made[name]
+    assert "简体中文" not in made["html/00_start_here.html"]
+
+
 @pytest.mark.parametrize("summary", ["Answer", "Answers", "<b>Answer</b> to it", "One *Solution*"])
 def test_answers_and_solutions_are_opened_however_their_summary_is_written(summary):
     opened = workshop.opened_solutions(
