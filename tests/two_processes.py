@@ -54,6 +54,7 @@ def main(folder: str, phase: str, accumulate: str, out: str) -> None:
     if accelerator.is_main_process:
         facts = {f"loss.{k}": torch.tensor(v) for k, v in losses.items()}
         save_file(gradients | facts | {"world": torch.tensor(accelerator.num_processes)}, out)
+    accelerator.end_training()  # without it a process may abort as it exits
 
 
 if __name__ == "__main__":

@@ -19,11 +19,11 @@ import numpy as np
 import psutil
 import torch
 
-from tinybert_lite.cli import quiet_libraries
 from tinybert_lite.data import paths, tasks
 from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.deploy import onnx_export
 from tinybert_lite.models import inference, loading, sizes
+from tinybert_lite.models.loading import quiet_libraries
 
 RESULT = paths.DATA / "results" / "export.json"
 

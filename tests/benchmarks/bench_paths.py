@@ -25,7 +25,7 @@ from tinybert_lite import distillation, teacher_cache  # noqa: E402
 from tinybert_lite.benchmark.config import BenchmarkConfig  # noqa: E402
 from tinybert_lite.benchmark.reference import ReferenceTrainer  # noqa: E402
 from tinybert_lite.benchmark.setup import BenchmarkSetup  # noqa: E402
-from tinybert_lite.cli import quiet_libraries  # noqa: E402
+from tinybert_lite.models.loading import quiet_libraries  # noqa: E402
 from tinybert_lite.pipeline import evaluation  # noqa: E402
 from tinybert_lite.training import TrainingConfig  # noqa: E402
 
