@@ -124,7 +124,7 @@ def equation(formula: str, number: str) -> Markup:
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         trim = {"bbox_inches": "tight", "pad_inches": 0.02}
         figure.savefig(drawn, format="svg", transparent=True, metadata=nothing, **trim)
-    svg = re.sub(r"<style.*?</style>", "", drawn.getvalue().decode(), flags=re.DOTALL)
+    svg = re.sub(r"<style.*?</style>|<!--.*?-->", "", drawn.getvalue().decode(), flags=re.DOTALL)
     svg = re.sub(r'="([\d.]+)pt"', lambda size: f'="{float(size[1]) / 20:.3f}em"', svg)
     label = f'<svg class="formula" role="img" aria-label="({number}) {escape(formula)}"'
     return Markup(svg[svg.index("<svg") :].replace("<svg", label, 1))
