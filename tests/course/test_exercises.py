@@ -11,6 +11,7 @@ from collections import defaultdict
 import numpy as np
 import pytest
 import torch
+from IPython.core.inputtransformer2 import TransformerManager
 from torch.nn import functional as F
 
 from tests.wrong_answers import assert_told, register
@@ -21,7 +22,78 @@ from tinybert_lite.course import exercises
 WRONG, wrong = register()
 
 
+def scores(side, d_k=None):
+    q, k = side
+    return torch.einsum("bhld,bhmd->bhlm", q, k) / (d_k or q.shape[-1]) ** 0.5
+
+
 @wrong("check_attention_loss", "softmax before the difference")
+def equation_after_softmax(s, t):
+    return F.mse_loss(scores(s).softmax(-1), scores(t).softmax(-1))
+
+
+@wrong("check_attention_loss", "scaling by √d_k forgotten")
+def equation_not_scaled(s, t):
+    return F.mse_loss(scores(s, 1), scores(t, 1))
+
+
+@wrong("check_attention_loss", "divided by d_k instead of √d_k")
+def equation_without_root(s, t):
+    return F.mse_loss(scores(s, s[0].shape[-1] ** 2), scores(t, t[0].shape[-1] ** 2))
+
+
+@wrong("check_attention_loss", "one d_k for both sides")
+def equation_with_the_teachers_width(s, t):
+    return F.mse_loss(scores(s, t[0].shape[-1]), scores(t))
+
+
+@wrong("check_attention_loss", "one d_k for both sides")
+def equation_with_the_students_width(s, t):
+    return F.mse_loss(scores(s), scores(t, s[0].shape[-1]))
+
+
+@wrong("check_attention_loss", "heads averaged before they are compared")
+def equation_of_mean_heads(s, t):
+    return F.mse_loss(scores(s).mean(1), scores(t).mean(1))
+
+
+@wrong("check_attention_loss", "sum over heads instead of mean")
+def equation_heads_summed(s, t):
+    a, b = scores(s), scores(t)
+    return sum(F.mse_loss(a[:, i], b[:, i]) for i in range(a.shape[1]))
+
+
+@wrong("check_attention_loss", "sum instead of mean")
+def equation_summed(s, t):
+    return F.mse_loss(scores(s), scores(t), reduction="sum")
+
+
+@wrong("check_attention_loss", "queries and keys swapped on one side")
+def equation_swapped(s, t):
+    return F.mse_loss(scores(s), scores(t[::-1]))
+
+
+@wrong("check_attention_loss", "absolute difference instead of squared")
+def equation_absolute(s, t):
+    return F.l1_loss(scores(s), scores(t))
+
+
+@wrong("check_attention_loss", "square root of the mean")
+def equation_rooted(s, t):
+    return F.mse_loss(scores(s), scores(t)).sqrt()
+
+
+@wrong("check_attention_loss", "no gradient")
+def equation_as_a_number(s, t):
+    return F.mse_loss(scores(s), scores(t)).item()
+
+
+@wrong("check_attention_loss", "stopped with an error")
+def equation_not_transposed(s, t):
+    return F.mse_loss(s[0] @ s[1], t[0] @ t[1])
+
+
+@wrong("check_mask_repair", "softmax before the difference")
 def softmax_first(s, t, mask):
     pad = (1 - mask)[:, None, None, :] * -1e4
     keep = mask[:, None, :, None] * mask[:, None, None, :]
@@ -29,53 +101,53 @@ def softmax_first(s, t, mask):
     return d.sum() / (keep.sum() * s.shape[1])
 
 
-@wrong("check_attention_loss", "softmax before the difference, and the mask forgotten")
+@wrong("check_mask_repair", "softmax before the difference, and the mask forgotten")
 def softmax_and_no_mask(s, t, mask):
     return F.mse_loss(s.softmax(-1), t.softmax(-1))
 
 
-@wrong("check_attention_loss", "mask forgotten")
+@wrong("check_mask_repair", "mask forgotten")
 def no_mask(s, t, mask):
     return F.mse_loss(s, t)
 
 
-@wrong("check_attention_loss", "mask on one side only, the keys (columns)")
+@wrong("check_mask_repair", "mask on one side only, the keys (columns)")
 def columns_only(s, t, mask):
     real = mask.bool()[:, None, None, :].expand_as(s)
     return F.mse_loss(s[real], t[real])
 
 
-@wrong("check_attention_loss", "mask on one side only, the queries (rows)")
+@wrong("check_mask_repair", "mask on one side only, the queries (rows)")
 def rows_only(s, t, mask):
     real = mask.bool()[:, None, :, None].expand_as(s)
     return F.mse_loss(s[real], t[real])
 
 
-@wrong("check_attention_loss", "mask on one side only, and a mean over the padding")
+@wrong("check_mask_repair", "mask on one side only, and a mean over the padding")
 def authors_way(s, t, mask):
     pad = (mask == 0)[:, None, None, :]
     return F.mse_loss(s.masked_fill(pad, 0), t.masked_fill(pad, 0))
 
 
-@wrong("check_attention_loss", "mask on one side only, and a mean over the padding")
+@wrong("check_mask_repair", "mask on one side only, and a mean over the padding")
 def authors_way_rows(s, t, mask):
     pad = (mask == 0)[:, None, :, None]
     return F.mse_loss(s.masked_fill(pad, 0), t.masked_fill(pad, 0))
 
 
-@wrong("check_attention_loss", "mean over padding")
+@wrong("check_mask_repair", "mean over padding")
 def mean_over_padding(s, t, mask):
     both = mask[:, None, :, None] * mask[:, None, None, :]
     return F.mse_loss(s * both, t * both)
 
 
-@wrong("check_attention_loss", "sum instead of mean")
+@wrong("check_mask_repair", "sum instead of mean")
 def attention_sum(s, t, mask):
     both = mask[:, None, :, None] * mask[:, None, None, :]
     return F.mse_loss(s * both, t * both, reduction="sum")
 
 
-@wrong("check_attention_loss", "sum over heads instead of mean")
+@wrong("check_mask_repair", "sum over heads instead of mean")
 def heads_not_averaged(s, t, mask):
     total = 0
     for head in range(s.shape[1]):
@@ -84,7 +156,7 @@ def heads_not_averaged(s, t, mask):
     return total
 
 
-@wrong("check_attention_loss", "a mean of the texts' means")
+@wrong("check_mask_repair", "a mean of the texts' means")
 def mean_of_means(s, t, mask):
     each = []
     for i, l in enumerate(mask.sum(-1).tolist()):
@@ -92,42 +164,42 @@ def mean_of_means(s, t, mask):
     return torch.stack(each).mean()
 
 
-@wrong("check_attention_loss", "absolute difference instead of squared")
+@wrong("check_mask_repair", "absolute difference instead of squared")
 def absolute(s, t, mask):
     real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
     return F.l1_loss(s[real], t[real])
 
 
-@wrong("check_attention_loss", "square root of the mean")
+@wrong("check_mask_repair", "square root of the mean")
 def rooted(s, t, mask):
     real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
     return F.mse_loss(s[real], t[real]) ** 0.5
 
 
-@wrong("check_attention_loss", "NaN or infinity")
+@wrong("check_mask_repair", "NaN or infinity")
 def minus_infinity(s, t, mask):
     pad = (mask == 0)[:, None, None, :]
     return F.mse_loss(s.masked_fill(pad, -torch.inf), t.masked_fill(pad, -torch.inf))
 
 
-@wrong("check_attention_loss", "not one number")
+@wrong("check_mask_repair", "not one number")
 def not_reduced(s, t, mask):
     return (s - t) ** 2
 
 
-@wrong("check_attention_loss", "no gradient")
+@wrong("check_mask_repair", "no gradient")
 def item_taken(s, t, mask):
     real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
     return F.mse_loss(s[real], t[real]).item()
 
 
-@wrong("check_attention_loss", "a constant factor too much")
+@wrong("check_mask_repair", "a constant factor too much")
 def doubled(s, t, mask):
     real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
     return 2 * F.mse_loss(s[real], t[real])
 
 
-@wrong("check_attention_loss", "stopped with an error")
+@wrong("check_mask_repair", "stopped with an error")
 def does_not_broadcast(s, t, mask):
     return ((s - t) ** 2 * mask).mean()
 
@@ -226,44 +298,6 @@ def gram_by_maps(s, t, mask):
 def gram_wrong_transpose(s, t, mask):
     (qs, ks), (qt, kt) = s, t
     return ((qs @ qt.mT) * (ks.mT @ kt)).sum()
-
-
-@wrong("check_after_softmax", "no softmax at all")
-def still_scores(s, t, mask):
-    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
-    return F.mse_loss(s[real], t[real])
-
-
-@wrong("check_after_softmax", "padded keys get probability")
-def mask_after_softmax(s, t, mask):
-    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
-    return F.mse_loss(s.softmax(-1)[real], t.softmax(-1)[real])
-
-
-@wrong("check_after_softmax", "mask forgotten")
-def softmax_without_mask(s, t, mask):
-    return F.mse_loss(s.softmax(-1), t.softmax(-1))
-
-
-@wrong("check_after_softmax", "padded queries in the mean")
-def padded_queries(s, t, mask):
-    pad = (mask == 0)[:, None, None, :]
-    return F.mse_loss(*(x.masked_fill(pad, -1e9).softmax(-1) for x in (s, t)))
-
-
-@wrong("check_after_softmax", "softmax over the queries")
-def wrong_dimension(s, t, mask):
-    pad = (mask == 0)[:, None, :, None]
-    p, q = (x.masked_fill(pad, -1e9).softmax(-2) for x in (s, t))
-    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
-    return F.mse_loss(p[real], q[real])
-
-
-@wrong("check_after_softmax", "softmax on one side only")
-def softmax_one_side(s, t, mask):
-    q = t.masked_fill((mask == 0)[:, None, None, :], -1e9).softmax(-1)
-    real = (mask[:, None, :, None] * mask[:, None, None, :]).bool().expand_as(s)
-    return F.mse_loss(s[real], q[real])
 
 
 @wrong("check_hidden_loss", "projection on the wrong side")
@@ -461,7 +495,7 @@ def test_there_are_at_least_thirty_wrong_answers():
 TEXTS = {
     "check_ranking": ({"no attention loss": 2.0, "no hidden loss": 0.1},),
     "check_new_row": (),
-    "check_prediction": (0.5,),
+    "check_design": (),
     "check_limits": (),
     "check_disagreement": (lambda sentence: ("positive", "positive"),),
 }
@@ -484,12 +518,35 @@ def test_an_exercise_not_tried_says_so(check):
         assert repr(result).startswith("[not tried]")
 
 
+FAIR = {"metric": "c", "seeds": "b", "rate": "b", "sentences": "a"}
+
+
 @pytest.mark.parametrize(
-    ("answer", "measured", "passed"),
-    [("c", 0.9, True), ("C ", 0.9, True), ("a", 0.9, False), ("b", 0.3, True), ("a", 0.01, True)],
+    ("line", "option", "says"),
+    [
+        ("metric", "a", "different targets"),
+        ("metric", "b", "its own training objective"),
+        ("seeds", "a", "a single start"),
+        ("seeds", "c", "different starts in the two arms"),
+        ("rate", "a", "tuned for one arm"),
+        ("rate", "c", "tuned on the sentences of the result"),
+        ("sentences", "b", "sentences that were trained on"),
+        ("sentences", "c", "the first rows of a sorted file"),
+        ("metric", "d", "not an option"),
+        ("rate", "ab", "not an option"),
+    ],
 )
-def test_a_prediction_is_held_against_what_was_measured(answer, measured, passed):
-    assert exercises.check_prediction(answer, measured).passed is passed
+def test_each_unfair_option_of_a_design_gets_its_own_hint(line, option, says):
+    assert exercises.check_design(FAIR).passed
+    result = exercises.check_design(FAIR | {line: option})
+    assert_told(result, says)
+    assert line in result.mistake.lower()
+
+
+def test_a_design_with_a_line_left_open_counts_as_not_tried():
+    assert not exercises.check_design(FAIR | {"rate": ...}).tried
+    assert not exercises.check_design({"metric": "c"}).tried
+    assert_told(exercises.check_design("cbba"), "not a dict")
 
 
 def test_a_check_takes_no_result_for_a_function():
@@ -511,11 +568,11 @@ def solutions(root) -> list:
                 if c["cell_type"] == "markdown" and "<details>" in "".join(c["source"])
             ]
             folded = "".join(below[0]["source"]) if below else ""
-            code = "\n".join(re.findall(r"```python\n(.*?)```", folded, re.DOTALL))
+            blocks = re.findall(r"```python\n(.*?)```", folded, re.DOTALL)
             quoted = " ".join(re.findall(r"^> (.*)$", folded, re.MULTILINE))
-            found += [
-                (file.name, check, name, code or f"{name} = {quoted!r}") for check, name in used
-            ]
+            for check, name in used:  # a block without the answer only uses it
+                code = [b for b in blocks if re.search(rf"^(def )?{name}\b", b, re.MULTILINE)]
+                found.append((file.name, check, name, "\n".join(code) or f"{name} = {quoted!r}"))
     return found
 
 
@@ -524,7 +581,7 @@ def names_before(file) -> dict:
     scope = {}
     for cell in json.loads(file.read_text(encoding="utf-8"))["cells"]:
         if cell["cell_type"] == "code" and "google.colab" not in "".join(cell["source"]):
-            tree = ast.parse("".join(cell["source"]))
+            tree = ast.parse(TransformerManager().transform_cell("".join(cell["source"])))
             imports = [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
             exec(compile(ast.Module(imports, []), file.name, "exec"), scope)
     return scope

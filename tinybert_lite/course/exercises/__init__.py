@@ -1,11 +1,10 @@
 """The checks behind the exercises of the notebooks, each naming the mistake that was made."""
 
 from tinybert_lite.course.exercises.attention_maps import (
-    check_after_softmax,
     check_attention_loss,
+    check_design,
     check_gram_loss,
     check_mask_repair,
-    check_prediction,
 )
 from tinybert_lite.course.exercises.augmentation import (
     check_candidates,
@@ -77,7 +76,6 @@ from tinybert_lite.course.exercises.your_own import (
 
 __all__ = [
     "Result",
-    "check_after_softmax",
     "check_attention_loss",
     "check_best_logits",
     "check_bootstrap",
@@ -86,6 +84,7 @@ __all__ = [
     "check_checkpoint",
     "check_choose",
     "check_comparison",
+    "check_design",
     "check_diagnosis",
     "check_disagreement",
     "check_control",
@@ -109,7 +108,6 @@ __all__ = [
     "check_pair_rows",
     "check_paired_error",
     "check_only_one_right",
-    "check_prediction",
     "check_repeated_head",
     "check_quantize",
     "check_ranking",

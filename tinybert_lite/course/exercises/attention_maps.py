@@ -1,12 +1,13 @@
-"""Checks of notebook 02: equation 7, its mask, its Gram form, and the one after softmax."""
+"""Checks of notebook 02: equation 7, its mask, its Gram form, and the design of a control."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from tinybert_lite.course.exercises.checking import (
+    NOT_TRIED,
     PADDING,
     Mistake,
     Result,
@@ -19,7 +20,16 @@ from tinybert_lite.losses import attention_loss
 
 
 def check_attention_loss(candidate: Callable | None) -> Result:
-    """Check `candidate(student_scores, teacher_scores, attention_mask)`, equation 7.
+    """Check `candidate(student_qk, teacher_qk)`, equation 7 without padding.
+
+    Each side is (queries, keys), (batch, heads, l, d_k), unscaled; d_k differs between the sides.
+    """
+    cases = [case[:2] for case in _qk_cases()]
+    return check_loss(candidate, _by_maps, EQUATION_MISTAKES, cases)
+
+
+def check_mask_repair(candidate: Callable | None) -> Result:
+    """Check `candidate(student_scores, teacher_scores, attention_mask)`, equation 7 with its mask.
 
     Scores (batch, heads, l, l) before softmax, attention_mask (batch, l); the answer is a scalar,
     the mean over heads and pairs of real tokens.
@@ -27,45 +37,27 @@ def check_attention_loss(candidate: Callable | None) -> Result:
     return check_loss(candidate, attention_loss, ATTENTION_MISTAKES, _score_cases())
 
 
-def check_mask_repair(candidate: Callable | None) -> Result:
-    """Check the repaired version of equation 7 whose mask stood on one side only."""
-    return check_attention_loss(candidate)
-
-
 def check_gram_loss(candidate: Callable | None) -> Result:
     """Check `candidate(student_qk, teacher_qk, attention_mask)`, the Gram form of equation 7.
 
-    Each side is (queries, keys), (batch, heads, l, d_k), unscaled; student and teacher have
-    another d_k. The l × l maps must not be built.
+    The sides are those of `check_attention_loss`. The l × l maps must not be built.
     """
     return check_loss(candidate, _by_maps, GRAM_MISTAKES, _qk_cases(), _no_maps)
 
 
-def check_after_softmax(candidate: Callable | None) -> Result:
-    """Check `candidate(student_scores, teacher_scores, attention_mask)`, eq. 7 after softmax.
-
-    Padded keys get no probability; the mean is over heads and pairs of real tokens.
-    """
-    return check_loss(candidate, _after_softmax, AFTER_SOFTMAX_MISTAKES, _score_cases())
-
-
-def check_prediction(answer: str | None, measured: float) -> Result:
-    """Check the guess how much of the score loss is left ("a", "b" or "c") against what was run.
-
-    `measured` is score loss after / before the training on probabilities.
-    """
-    if answer in (None, ..., ""):
-        return Result(False, False, hint='Set prediction to "a", "b" or "c" before you run.')
-    truth = "a" if measured < 0.1 else "b" if measured < 0.5 else "c"
-    left = f"{measured:.0%} of the score loss was left"
-    if str(answer).strip().lower() == truth:
-        return Result(True, hint=f"{left}: as you said.")
-    return Result(
-        False,
-        mistake=f"The run says {truth!r}: {left}",
-        hint="Look at the gradients of section 2 again: what does softmax do to their size, and "
-        "which differences can it not see at all?",
-    )
+def check_design(answer: Mapping[str, str] | None) -> Result:
+    """Check the design of a comparison of relation heads: an option "a", "b" or "c" for each line."""
+    if not isinstance(answer, Mapping) or any(answer.get(line, ...) is ... for line in DESIGN):
+        if answer is None or answer is ... or isinstance(answer, Mapping):
+            return NOT_TRIED
+        return wrong("not a dict", f"Give a dict with {', '.join(DESIGN)}.")
+    for line, problems in DESIGN.items():
+        option = str(answer[line]).strip().lower()
+        if option not in "abc" or len(option) != 1:
+            return wrong(f"{line}: {option!r} is not an option", "Choose a, b or c.")
+        if option in problems:
+            return wrong(f"{line}: {problems[option][0]}", problems[option][1])
+    return Result(True, hint="This comparison is fair, and it can come out either way.")
 
 
 def _score_cases() -> list[tuple]:
@@ -197,68 +189,128 @@ ATTENTION_MISTAKES = [
         lambda s, t, m: attention_loss(s, t, m) / s.shape[-1],
     ),
 ]
-AFTER_SOFTMAX_MISTAKES = [
+EQUATION_MISTAKES = [
     Mistake(
-        "no softmax at all",
-        "That is equation 7 as it should be; here we want to see what is wrong with the other "
-        "one: softmax over the keys on both sides first.",
-        attention_loss,
+        "softmax before the difference",
+        "Equation 7 compares the scores QKᵀ/√d_k themselves; leave softmax out.",
+        lambda s, t: (_scores(s).softmax(-1) - _scores(t).softmax(-1)).square().mean(),
     ),
     Mistake(
-        "padded keys get probability",
-        "The mask comes before softmax: set the scores of padded keys to a large negative number, "
-        "as the model does.",
-        lambda s, t, m: _mean(_squares(s.softmax(-1), t.softmax(-1)), _real_pairs(m)),
+        "scaling by √d_k forgotten",
+        "Products of longer vectors are larger: divide QKᵀ by √d_k on each side.",
+        lambda s, t: (_scores(s, power=0.0) - _scores(t, power=0.0)).square().mean(),
     ),
     Mistake(
-        "mask forgotten",
-        PADDING + "Mask the keys before softmax and the pairs in the mean.",
-        lambda s, t, m: _squares(s.softmax(-1), t.softmax(-1)).mean(),
+        "divided by d_k instead of √d_k",
+        "The root is missing: QKᵀ / d_k ** 0.5.",
+        lambda s, t: (_scores(s, power=-1.0) - _scores(t, power=-1.0)).square().mean(),
     ),
     Mistake(
-        "padded queries in the mean",
-        "Padded keys are masked, padded rows still count in the mean.",
-        lambda s, t, m: _squares(_with_keys_masked(s, m), _with_keys_masked(t, m)).mean(),
-    ),
-    Mistake(
-        "padded queries in the mean",
-        "Padded keys are masked, padded rows still count in the mean.",
-        lambda s, t, m: _mean(
-            _squares(_with_keys_masked(s, m), _with_keys_masked(t, m)), m[:, None, None, :].float()
+        "one d_k for both sides",
+        "Student and teacher heads differ in width: divide each side by the root of its own d_k.",
+        lambda s, t: (
+            (_scores(s, power=0.0) - _scores(t, power=0.0)).square().mean() / t[0].shape[-1]
         ),
     ),
     Mistake(
-        "mean over padding",
-        "Both masks are there, but .mean() divides by all l × l positions.",
-        lambda s, t, m: (
-            _squares(_with_keys_masked(s, m), _with_keys_masked(t, m)) * _real_pairs(m)
-        ).mean(),
+        "one d_k for both sides",
+        "Student and teacher heads differ in width: divide each side by the root of its own d_k.",
+        lambda s, t: (
+            (_scores(s, power=0.0) - _scores(t, power=0.0)).square().mean() / s[0].shape[-1]
+        ),
     ),
     Mistake(
-        "softmax over the queries",
-        "Each query's row adds up to 1: softmax over the last dimension, -1.",
-        lambda s, t, m: _after_softmax(s.transpose(-1, -2), t.transpose(-1, -2), m),
+        "heads averaged before they are compared",
+        "Head i is compared with head i: take the difference first, then the mean over heads.",
+        lambda s, t: (_scores(s).mean(1) - _scores(t).mean(1)).square().mean(),
     ),
     Mistake(
-        "softmax on one side only",
-        "Both sides, student and teacher, go through softmax.",
-        lambda s, t, m: _mean(_squares(s, _with_keys_masked(t, m)), _real_pairs(m)),
+        "sum over heads instead of mean",
+        "Equation 7 starts with 1/h: divide by the number of heads too.",
+        lambda s, t: _by_maps(s, t) * s[0].shape[1],
     ),
     Mistake(
         "sum instead of mean",
-        "Divide by the number of real pairs times the heads.",
-        lambda s, t, m: _after_softmax(s, t, m) * s.shape[1] * _real_pairs(m).sum(),
+        "Long texts and large batches would weigh more: take the mean over all pairs and heads.",
+        lambda s, t: (_scores(s) - _scores(t)).square().sum(),
+    ),
+    Mistake(
+        "queries and keys swapped on one side",
+        "QKᵀ has a row for each query; KQᵀ is its transpose.",
+        lambda s, t: (_scores(s) - _scores(t).mT).square().mean(),
+    ),
+    Mistake(
+        "absolute difference instead of squared",
+        "MSE is the mean of squares.",
+        lambda s, t: (_scores(s) - _scores(t)).abs().mean(),
+    ),
+    Mistake(
+        "square root of the mean",
+        "MSE stops before the root.",
+        lambda s, t: _by_maps(s, t).sqrt(),
     ),
 ]
+# What is wrong with an option of `check_design`, and what the learner is told; the rest are right.
+DESIGN: dict[str, dict[str, tuple[str, str]]] = {
+    "metric": {
+        "a": (
+            "two losses with different targets",
+            "With another R the teacher's maps are others, with another size: compare both "
+            "students on one quantity.",
+        ),
+        "b": (
+            "one student is judged by its own training objective",
+            "It was trained on exactly this loss, the other was not: take a quantity that neither "
+            "was trained on.",
+        ),
+    },
+    "seeds": {
+        "a": (
+            "a single start",
+            "One pair of runs cannot tell the effect of R from luck: repeat it.",
+        ),
+        "c": (
+            "different starts in the two arms",
+            "The difference then contains the luck of six starts; with the same starts in both "
+            "arms it largely cancels.",
+        ),
+    },
+    "rate": {
+        "a": (
+            "a learning rate that was tuned for one arm",
+            "The other arm may do badly only because of its rate: give each the same number of "
+            "tries.",
+        ),
+        "c": (
+            "tuned on the sentences of the result",
+            "The best of several tries on the test sentences is too good there: tune on separate "
+            "ones.",
+        ),
+    },
+    "sentences": {
+        "b": (
+            "sentences that were trained on",
+            "A student can memorize them: measure on unseen ones.",
+        ),
+        "c": (
+            "the first rows of a sorted file",
+            "They nearly all have the same label: draw at random.",
+        ),
+    },
+}
 
 
 def _zero_rows(x: Tensor, mask: Tensor) -> Tensor:
     return x * mask[:, None, :, None]
 
 
-def _by_maps(student: tuple, teacher: tuple, mask: Tensor) -> Tensor:
-    ours, theirs = (q @ k.mT * q.shape[-1] ** -0.5 for q, k in (student, teacher))
-    return attention_loss(ours, theirs, mask)
+def _scores(side: tuple[Tensor, Tensor], power: float = -0.5) -> Tensor:
+    queries, keys = side
+    return queries @ keys.mT * queries.shape[-1] ** power
+
+
+def _by_maps(student: tuple, teacher: tuple, mask: Tensor | None = None) -> Tensor:
+    return attention_loss(_scores(student), _scores(teacher), mask)
 
 
 def _gram(power: float = -0.25, zero: str = "qk", cross: float = 2.0, mean: bool = True):
