@@ -406,6 +406,18 @@ def test_notes_end_where_the_next_section_starts_and_a_missing_one_is_named(fold
         workshop.teaching_notes(text, "07_new")
 
 
+@every_notebook
+def test_the_notes_for_teachers_answer_every_guess_and_every_exercise(committed, name):
+    text = (FOLDER / "TEACHING.md").read_text(encoding="utf-8")
+    guesses, _, rest = workshop.teaching_notes(text, name).partition("| exercise |")
+    asked = sum("course.guess(" in cell.source for cell in committed[name].cells)
+    rows = guesses.partition("| guess |")[2].strip().splitlines()[2:]
+    assert len([row for row in rows if row.startswith("| ")]) == asked
+    numbers = re.findall(r"(?m)^\| (\d) .+ \| .+ \| .+ \|$", rest)
+    found = headings("\n".join(cell.source for cell in committed[name].cells))
+    assert numbers == [re.search(r"Exercise (\d)", heading)[1] for heading in found]
+
+
 # Writing
 
 
