@@ -30,7 +30,7 @@ from nbformat import NotebookNode
 
 from tinybert_lite.course import environment
 from tinybert_lite.data import paths
-from tinybert_lite.explorer.plots import BASELINE, STUDENT, TEACHER
+from tinybert_lite.explorer.plots import STUDENT, TEACHER
 from tinybert_lite.mapping import layer_mapping
 
 HERE = Path(__file__).resolve().parent
@@ -141,12 +141,11 @@ def softened(t: float) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def make(source: Path, text: Mapping[str, Any]) -> dict[str, str]:
-    """The two pages by file name, from the notebooks of a folder as git has them.
+def make(notebooks: Mapping[str, NotebookNode], text: Mapping[str, Any]) -> dict[str, str]:
+    """The two pages by file name.
 
     Raises WorkshopError where a picture or a value is missing, or a page would fetch something.
     """
-    notebooks = workshop.read(source)
     values = {name: value(place, notebooks) for name, place in text["values"].items()}
     slides = [dict.fromkeys(OPTIONAL) | slide for slide in filled(text["slide"], values)]
     for slide in slides:
@@ -168,7 +167,7 @@ def make(source: Path, text: Mapping[str, Any]) -> dict[str, str]:
     shared = {
         "deck": text["deck"],
         "equations": {n: equation(x, n) for n, x in text["equations"].items()},
-        "colors": {"teacher": TEACHER, "student": STUDENT, "baseline": BASELINE},
+        "colors": {"teacher": TEACHER, "student": STUDENT},
         "teacher_layers": layers[0],
         "mappings": {g: layer_mapping(*layers, g) for g in ("uniform", "top", "bottom")},
     }
@@ -214,7 +213,7 @@ def main(arguments: list[str]) -> int:
         return 2
     folder = Path(arguments[0] if arguments else "workshop") / "slides"
     try:
-        workshop.write(make(HERE, words()), folder)
+        workshop.write(make(workshop.read(HERE), words()), folder)
         browser = environment.chromium()
         if browser:
             for name, page in PDFS.items():

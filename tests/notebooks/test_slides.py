@@ -38,9 +38,9 @@ def notebooks():
 
 
 @pytest.fixture(scope="module")
-def pages():
+def pages(notebooks):
     """slides.html and handout.html from the committed notebooks."""
-    return slides.make(FOLDER, WORDS)
+    return slides.make(notebooks, WORDS)
 
 
 class Page(HTMLParser):
@@ -155,8 +155,8 @@ def test_the_softened_probabilities_of_the_handout_are_those_of_softmax():
     assert sum(slides.softened(4)) == pytest.approx(1)
 
 
-def test_the_same_notebooks_give_the_same_pages(pages):
-    assert slides.make(FOLDER, slides.words()) == pages
+def test_the_same_notebooks_give_the_same_pages(notebooks, pages):
+    assert slides.make(notebooks, slides.words()) == pages
 
 
 # What can go wrong
@@ -172,11 +172,11 @@ def test_the_same_notebooks_give_the_same_pages(pages):
         (lambda w: w["slide"][2]["picture"].update(cell="704101d6"), "stores no picture"),
     ],
 )
-def test_what_the_table_asks_for_and_is_gone_is_named(spoil, said):
+def test_what_the_table_asks_for_and_is_gone_is_named(notebooks, spoil, said):
     spoiled = copy.deepcopy(WORDS)
     spoil(spoiled)
     with pytest.raises(workshop.WorkshopError, match=said):
-        slides.make(FOLDER, spoiled)
+        slides.make(notebooks, spoiled)
 
 
 def test_a_browser_that_writes_nothing_is_an_error_of_one_sentence(tmp_path):
