@@ -63,8 +63,10 @@ $(STAMP): pyproject.toml constraints.txt
 lab: setup
 	$(PY) -m tinybert_lite fetch
 	$(PY) -m tinybert_lite check
+	JUPYTER_CONFIG_PATH="$(CURDIR)/notebooks/jupyter" \
 	$(PY) -m jupyterlab --ip=127.0.0.1 $(if $(NO_BROWSER),--no-browser) \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) --ServerApp.root_dir=. \
+	  --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb $(LAB_OPTIONS)
 
 # One pytest run, so that its summary, with what was skipped and why, is the last thing on screen.

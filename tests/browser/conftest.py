@@ -4,7 +4,6 @@
 were none, and no console errors. `lab` is a JupyterLab on 127.0.0.1 with a home of its own.
 """
 
-import json
 import os
 import secrets
 import socket
@@ -128,13 +127,9 @@ class Lab:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory, root) -> Iterator[Lab]:
-    """JupyterLab with an empty home and settings, no news, no update check, no extension shop."""
+    """JupyterLab as `make lab` starts it, with an empty home and settings and no extension shop."""
     home, folder = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("notebooks")
     token, port = secrets.token_hex(16), free_port()
-    quiet = {"fetchNews": "false", "checkForUpdates": False, "doNotDisturbMode": True}
-    overrides = home / "settings" / "@jupyterlab" / "apputils-extension"
-    overrides.mkdir(parents=True)
-    (overrides / "notification.jupyterlab-settings").write_text(json.dumps(quiet))
     places = {
         "JUPYTER_CONFIG_DIR": "config",
         "JUPYTER_DATA_DIR": "data",
@@ -147,6 +142,7 @@ def lab(tmp_path_factory, root) -> Iterator[Lab]:
     environment = {
         **os.environ,
         **{name: str(home / place) for name, place in places.items()},
+        "JUPYTER_CONFIG_PATH": str(root / "notebooks" / "jupyter"),  # as `make lab` sets it
         "PYTHONPATH": str(root),
         "MPLCONFIGDIR": matplotlib.get_cachedir(),  # a new home would build the font cache again
         "HF_HUB_OFFLINE": "1",

@@ -89,6 +89,7 @@ def test_all_cells_run_and_every_control_works_by_keyboard_alone(page, lab, root
     last = page.locator(".jp-CodeCell .jp-InputPrompt").last
     last.get_by_text(f"[{len(code)}]:").wait_for(timeout=MINUTES * 60_000)
     assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+    assert page.locator(".Toastify__toast").count() == 0  # no pop-up, about news or anything else
     page.evaluate(PAGE)
     there = page.evaluate("course.all().map((e) => course.name(e))")
     used = use_every_control(page)
