@@ -333,6 +333,8 @@ def fetch(options: argparse.Namespace) -> int:
 
 def train(options: argparse.Namespace) -> int:
     """Carry out the phases of a command."""
+    from accelerate import PartialState
+
     from tinybert_lite.models.loading import quiet_libraries
     from tinybert_lite.pipeline import pipeline, run_folder
 
@@ -349,6 +351,7 @@ def train(options: argparse.Namespace) -> int:
         for line in summary(metrics):
             print(line)
         print(f"everything is in {options.out}; start with {next_step(options)}")
+    PartialState().destroy_process_group()  # without it one of several may abort as it exits
     return 0
 
 
