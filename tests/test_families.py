@@ -344,3 +344,54 @@ def test_heads_that_do_not_divide_are_refused_before_anything_is_trained(more, t
 def test_families_that_cannot_be_distilled_are_refused_in_one_sentence(family):
     with pytest.raises(UserError, match=f"family {family} cannot be distilled here; take one of"):
         student_config(AutoConfig.for_model(family))
+
+
+@pytest.fixture(scope="module")
+def factorized(tmp_path_factory):
+    """A run from a toy BERT into a student with embedding tables of width 8."""
+    folder = tmp_path_factory.mktemp("factorized")
+    toy_teacher(folder / "teacher")
+    command = [
+        *("run", "--quiet", "--cpu", "--train", str(toy_csv(folder / "train.csv", 60))),
+        *("--text", "text", "--label", "label", "--teacher", str(folder / "teacher")),
+        *("--student", "2x48", "--embedding-size", "8", "--out", str(folder / "run"), "--quick"),
+    ]
+    assert main(command) == 0
+    return folder / "run"
+
+
+def test_a_student_with_factorized_embeddings_is_a_stock_model(factorized):
+    model = AutoModelForSequenceClassification.from_pretrained(factorized / "model")
+    assert model.config.model_type == "electra"
+    assert model.get_input_embeddings().weight.shape[1] == 8
+    assert model.base_model.embeddings_project.weight.shape == (48, 8)
+    tokenizer = AutoTokenizer.from_pretrained(factorized / "model")
+    assert model(**tokenizer("good film", return_tensors="pt")).logits.shape[0] == 1
+
+
+def test_a_student_with_factorized_embeddings_is_evaluated_explored_and_exported(factorized):
+    teacher, tokenizer = loading.load_classifier(str(factorized.parent / "teacher"))
+    student, _ = loading.load_classifier(str(factorized / "model"))
+    shown = explore(teacher, student, tokenizer, "good film")
+    assert shown.comparison.student.heads == 12
+    export = ["export", str(factorized / "model"), "--out", str(factorized / "onnx")]
+    assert main(export) == 0
+
+
+def test_factorized_embeddings_start_as_a_truncated_svd_of_the_teachers():
+    teacher = BertForSequenceClassification(family_config("bert", 60)).eval()
+    student = build_student(teacher.config, Preset(2, 24, 96, embedding_size=6))
+    projection = Projection(24, 48)
+    ids = torch.arange(60)[:, None]
+    with torch.no_grad():
+        target = teacher.base_model.embeddings(input_ids=ids)[:, 0]
+
+        def error():
+            output = student.base_model.embeddings(input_ids=ids)
+            output = student.base_model.embeddings_project(output)[:, 0]
+            return (projection(0)(output) - target).square().mean().item()
+
+        before = error()
+        svd_init(student, projection, teacher)
+        floor = torch.linalg.svdvals(target)[6:].square().sum().item() / target.numel()
+        assert floor <= error() < 0.9 * target.square().mean().item() < before

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import (
     AutoModelForSequenceClassification,
     BertConfig,
+    ElectraConfig,
     PretrainedConfig,
     PreTrainedModel,
 )
@@ -22,12 +23,16 @@ from tinybert_lite.models.loading import load_encoder
 
 @dataclass(frozen=True)
 class Preset:
-    """Size of a student: layers M, width d', feed-forward width, heads (None: the teacher's)."""
+    """Size of a student: layers M, width d', feed-forward width, heads (None: the teacher's).
+
+    With an `embedding_size` its embedding tables have that width and a matrix brings them to d'.
+    """
 
     layers: int
     width: int
     feed_forward: int
     heads: int | None = None
+    embedding_size: int | None = None
 
 
 PRESETS = {
@@ -40,11 +45,11 @@ PRESETS = {
 MOST_POSITIONS = 512  # of a student whose teacher has no table of them (ModernBERT takes 8,192)
 
 
-def student_preset(name: str, heads: int | None = None, feed_forward: int | None = None) -> Preset:
+def student_preset(name: str, **sizes: int | None) -> Preset:
     """A preset by its name, or by its size as "3x128": layers, width, and 4 · width in between.
 
-    `heads` and `feed_forward` replace those of the preset. Raises UserError for a name that is
-    neither.
+    `sizes` (heads, feed_forward, embedding_size) replace those of the preset where they are not
+    None. Raises UserError for a name that is neither.
     """
     size = re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,4})", name)
     if name not in PRESETS and size is None:
@@ -53,14 +58,14 @@ def student_preset(name: str, heads: int | None = None, feed_forward: int | None
             "as 3x128."
         )
     preset = PRESETS[name] if size is None else Preset(int(size[1]), int(size[2]), 4 * int(size[2]))
-    given = {"heads": heads, "feed_forward": feed_forward}
-    return replace(preset, **{name: value for name, value in given.items() if value is not None})
+    return replace(preset, **{name: value for name, value in sizes.items() if value is not None})
 
 
 def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> PretrainedConfig:
     """A BERT configuration: the teacher's with the student's depth and widths, as a new object.
 
-    Vocabulary, positions, activation and labels stay the teacher's, and the number of heads where
+    With an embedding size of its own the student is an ELECTRA, BERT with factorized embeddings
+    (Lan et al. 2020, section 3.1). Vocabulary, positions, activation and labels stay the teacher's, and the number of heads where
     the preset names none, as equation 7 needs. Raises UserError for an unknown preset, a width
     the heads do not divide, or a teacher of another family.
     """
@@ -76,7 +81,11 @@ def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> 
             f"{' or '.join(map(str, fits))}, or other heads."
         )
     loading.check_teacher(teacher)
-    config = copy.deepcopy(teacher) if teacher.model_type == "bert" else _as_bert(teacher)
+    if preset.embedding_size:
+        config = _converted(teacher, ElectraConfig, embedding_size=preset.embedding_size)
+    else:
+        same = teacher.model_type == "bert"
+        config = copy.deepcopy(teacher) if same else _converted(teacher, BertConfig)
     config.num_hidden_layers = preset.layers
     config.num_attention_heads = heads
     config.hidden_size = preset.width
@@ -98,8 +107,10 @@ def _common_heads(width: int, teacher: PretrainedConfig) -> int:
     return next(h for h in heads if width % h == 0 and teacher.hidden_size % h == 0)
 
 
-def _as_bert(teacher: PretrainedConfig) -> BertConfig:
-    """A BERT configuration with another family's vocabulary, positions, activation and labels."""
+def _converted(
+    teacher: PretrainedConfig, kind: type[PretrainedConfig], **sizes
+) -> PretrainedConfig:
+    """A configuration of `kind` with the teacher's vocabulary, positions, activation and labels."""
     names = "vocab_size type_vocab_size hidden_act layer_norm_eps initializer_range id2label "
     names += "label2id problem_type pad_token_id bos_token_id eos_token_id"
     kept = {name: getattr(teacher, name) for name in names.split() if hasattr(teacher, name)}
@@ -107,7 +118,7 @@ def _as_bert(teacher: PretrainedConfig) -> BertConfig:
         if hasattr(teacher, own):  # DistilBERT, ModernBERT
             kept[name] = getattr(teacher, own)
     positions = teacher.max_position_embeddings - loading.first_position(teacher)
-    return BertConfig(**kept, max_position_embeddings=min(positions, MOST_POSITIONS))
+    return kind(**kept, **sizes, max_position_embeddings=min(positions, MOST_POSITIONS))
 
 
 def build_student(
@@ -151,7 +162,8 @@ def svd_init(student: PreTrainedModel, projection: Projection, teacher: PreTrain
     E_T (vocabulary, d) ≈ U_r S_r V_rᵀ with r = d': word, position and type tables of the student
     become the teacher's times V_r, and the projection the least-squares map from the student's
     embedding outputs back to the teacher's, over the whole vocabulary. Where the student is the
-    wider one, the rest of its columns keep their random start. Not in the paper.
+    wider one, the rest of its columns keep their random start. Factorized
+    embeddings have r of their own; their columns become the first of the width. Not in the paper.
     """
     own, source = student.base_model.embeddings, teacher.base_model.embeddings
     widen = loading.embedding_projection(teacher)
@@ -166,12 +178,16 @@ def svd_init(student: PreTrainedModel, projection: Projection, teacher: PreTrain
         tables["position_embeddings"] = tables["position_embeddings"][first:]
     if factor is not None:
         tables = {name: table @ factor.T for name, table in tables.items()}
-    v_r = _principal(tables["word_embeddings"], student.config.hidden_size)
+    v_r = _principal(tables["word_embeddings"], own.word_embeddings.embedding_dim)
     for name, table in tables.items():
         rotated = table @ v_r
         getattr(own, name).weight[: len(rotated), : rotated.shape[1]].copy_(rotated)
+    factor_own = loading.embedding_projection(student)
+    if isinstance(factor_own, nn.Linear):
+        nn.init.eye_(factor_own.weight)
+        nn.init.zeros_(factor_own.bias)
     every = torch.arange(words.num_embeddings)[:, None]
-    x, y = _embed(own, every).double(), widen(_embed(source, every)).double()
+    x, y = factor_own(_embed(own, every)).double(), widen(_embed(source, every)).double()
     gram = x.T @ x
     ridge = 1e-3 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
     weight = _rounded(torch.linalg.solve(gram + ridge, x.T @ y)).T

@@ -136,6 +136,14 @@ class DistillationConfig:
         group="models",
         metavar="WIDTH",
     )
+    embedding_size: int | None = option(
+        None,
+        "width of the student's embedding tables, with a matrix up to its layers: most of a small "
+        "student's parameters are there (default: the width of its layers)",
+        phases=STUDENT_PHASES,
+        group="models",
+        metavar="WIDTH",
+    )
     relation_heads: int | None = option(
         None,
         "compare attention on this many relation heads, as MiniLMv2 does (default: the student's "

@@ -34,8 +34,9 @@ from tinybert_lite.pipeline.config import (
 from tinybert_lite.pipeline.run_folder import FinishedPhases, run_folder, save_model
 from tinybert_lite.pipeline.task_data import TaskData
 from tinybert_lite.pipeline.teacher_outputs import TeacherOutputs
-from tinybert_lite.pipeline.validation import validate, validate_student
+from tinybert_lite.pipeline.validation import preset_of, validate, validate_student
 from tinybert_lite.students import (
+    PRESETS,
     Projection,
     build_student,
     init_from_general,
@@ -377,7 +378,7 @@ def training_config(
 def default_init(config: DistillationConfig) -> str:
     """Initial weights where --init is not given: stage 1 where its result is shipped, else SVD."""
     shipped = f"general-{config.student}" in catalog.general_names()
-    shipped = shipped and config.heads is None and config.feed_forward is None
+    shipped = shipped and preset_of(config) == PRESETS[config.student]
     own_teacher = config.teacher == "minilm" or config.teacher in catalog.names()
     paper = config.projection == "paper"  # the form of the shipped projections
     return f"general-{config.student}" if shipped and own_teacher and paper else "svd"
@@ -402,7 +403,7 @@ def new_student(
 
     `init` is "random", "svd", or a general student's folder or shipped name.
     """
-    preset = student_preset(config.student, config.heads, config.feed_forward)
+    preset = preset_of(config)
     student = build_student(teacher.config, preset, config.seed)
     widths = student.config.hidden_size, teacher.config.hidden_size
     projection = Projection(*widths, config.projection, config.seed)

@@ -20,6 +20,7 @@ from tinybert_lite.pipeline.config import (
     options,
 )
 from tinybert_lite.students import (
+    Preset,
     Projection,
     build_student,
     init_from_general,
@@ -113,6 +114,7 @@ def _check_ranges(
         "prediction_batch_size": 1,
         "heads": 1,
         "feed_forward": 1,
+        "embedding_size": 1,
         "relation_heads": 1,
         "general_words": 1,
     }
@@ -147,10 +149,16 @@ def _check_init(config: DistillationConfig) -> None:
         )
 
 
+def preset_of(config: DistillationConfig) -> Preset:
+    """The size of the configured student. Raises UserError for an unknown one."""
+    sizes = {"heads": config.heads, "feed_forward": config.feed_forward}
+    return student_preset(config.student, embedding_size=config.embedding_size, **sizes)
+
+
 def validate_student(config: DistillationConfig) -> None:
     """Refuse a student that does not fit its teacher, before hours of fine-tuning it."""
     teacher = load_config(config.teacher)
-    preset = student_preset(config.student, config.heads, config.feed_forward)
+    preset = preset_of(config)
     student = student_config(teacher, preset)
     for width in (student.hidden_size, teacher.hidden_size):
         if width % (config.relation_heads or 1):
