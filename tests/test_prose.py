@@ -59,6 +59,22 @@ def prose_of(file: Path) -> str:
     return "\n".join(token.string for token in tokens if token.type in kinds)
 
 
+# Jiao et al. 2020, Findings of EMNLP.
+SECTIONS = "2.1 2.2 3.1 3.2 4.1 4.2 4.3 4.4 4.5 4.5.1 4.5.2 4.6".split()
+EQUATIONS, TABLES = range(1, 12), range(1, 8)
+
+
+@pytest.mark.parametrize("file", tracked(), ids=lambda f: str(f.relative_to(ROOT)))
+def test_sections_equations_and_tables_are_those_of_the_paper(file):
+    text = prose_of(file)
+    for number in re.findall(r"\b[Ss]ections? (\d\.\d(?:\.\d)?)", text):
+        assert number in SECTIONS
+    for number in re.findall(r"\b(?:[Ee]quations?|[Ee]qs?\.) (\d+)", text):
+        assert int(number) in EQUATIONS
+    for number in re.findall(r"\bTables? (\d+)", text):
+        assert int(number) in TABLES
+
+
 @pytest.mark.parametrize("file", tracked(), ids=lambda f: str(f.relative_to(ROOT)))
 def test_no_phrase_of_the_dialect_is_left(file):
     text = prose_of(file)

@@ -165,3 +165,21 @@ def test_every_folded_part_is_closed(file):
     for cell in read(file)["cells"]:
         source = "".join(cell["source"])
         assert source.count("<details") == source.count("</details>")
+
+
+@every_notebook
+def test_no_stored_output_of_an_exercise_gives_its_solution_away(file):
+    for cell in code_cells(read(file)):
+        if not re.search(r"exercises\.check_\w+\(", "".join(cell["source"])):
+            continue
+        for output in cell["outputs"]:
+            text = "".join(output.get("text", []))
+            checked = [line for line in text.splitlines() if line.startswith("[")]
+            assert all(line.startswith("[not tried]") for line in checked)
+
+
+def test_the_course_has_forty_exercises_with_a_hundred_and_sixty_wrong_answers():
+    titles = [title for file in NOTEBOOKS for title in exercises_of(read(file))]
+    assert len(titles) >= 40
+    tests = (FOLDER.parent / "tests" / "course").glob("test_exercises*.py")
+    assert sum(file.read_text().count("\n@wrong(") for file in tests) >= 160
