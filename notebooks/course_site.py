@@ -19,6 +19,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
+import slides
 import workshop
 from jinja2 import Environment, FileSystemLoader
 from nbconvert.exporters import HTMLExporter
@@ -184,6 +185,7 @@ def make(repository: str | None = None) -> dict[str, str | bytes]:
         translations=[(f"{name}.html", titles[name], name[:2]) for name in translations],
         repository=repository,
     )
+    files |= for_teachers(notebooks, set(titles))
     license_text = (paths.ROOT / "LICENSE").read_text(encoding="utf-8")
     files["licenses.html"] = templates.get_template("licenses.html.j2").render(
         parts=licenses(), license=license_text
@@ -192,6 +194,18 @@ def make(repository: str | None = None) -> dict[str, str | bytes]:
     files["search.js"] = (PARTS / "search.js").read_text(encoding="utf-8")
     files["search-index.js"] = f"window.COURSE = {json.dumps(index, ensure_ascii=False)};\n"
     return files
+
+
+def for_teachers(
+    notebooks: dict[str, nbformat.NotebookNode], pages: set[str]
+) -> dict[str, str | bytes]:
+    """TEACHING.md as a page, the slides, and the handout."""
+    text = (HERE / "TEACHING.md").read_text(encoding="utf-8")
+    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+    nav = Environment(loader=FileSystemLoader(PARTS), autoescape=True).get_template("nav.html.j2")
+    page = rendered(book, pages, "en").replace("<!--TOP-->", nav.render(links=[]))
+    made = {"teaching.html": page.replace("<!--BOTTOM-->", nav.render(bottom=True))}
+    return made | slides.make(notebooks, slides.words())
 
 
 def rendered(notebook: nbformat.NotebookNode, pages: set[str], language: str) -> str:
