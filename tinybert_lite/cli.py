@@ -444,7 +444,7 @@ def bench(options: argparse.Namespace) -> int:
     from pathlib import Path
 
     from tinybert_lite.benchmark import speed
-    from tinybert_lite.data import files
+    from tinybert_lite.data import atomic_files
     from tinybert_lite.models.loading import quiet_libraries
 
     quiet_libraries()
@@ -457,7 +457,7 @@ def bench(options: argparse.Namespace) -> int:
     if options.out:
         command = f"python -m tinybert_lite {shlex.join(options.arguments)}"
         about = {"command": command, "date": time.strftime("%Y-%m-%d")}
-        files.write_json(Path(options.out), about | measured)
+        atomic_files.write_json(Path(options.out), about | measured)
         print(f"all measurements are in {options.out}")
     return 0
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from tinybert_lite import UserError
-from tinybert_lite.data.files import write_text
+from tinybert_lite.data.atomic_files import write_text
 from tinybert_lite.data.storage import load_tensors, save_tensors
 from tinybert_lite.data.tokenized import length_grouped_batches
 

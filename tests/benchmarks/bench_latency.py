@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from tinybert_lite.data import paths
-from tinybert_lite.data.files import write_json
+from tinybert_lite.data.atomic_files import write_json
 from tinybert_lite.deploy import onnx_export
 from tinybert_lite.models import inference, loading, sizes
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from tests.benchmarks.bench_reviews import bits
 from tinybert_lite.data import assets, corpus, paths
-from tinybert_lite.data.files import write_json
+from tinybert_lite.data.atomic_files import write_json
 from tinybert_lite.data.statistics import paired_comparison
 from tinybert_lite.models import inference, loading
 from tinybert_lite.pipeline import evaluation, pipeline
@@ -201,8 +201,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a folder with sst2/ and rte/")
     parser.add_argument("--gpu", action="store_true", help="use a GPU if there is one")
     parser.add_argument("--table", action="store_true", help="print what is on file, run nothing")
+    parser.add_argument("--readme", action="store_true", help="print the README's table")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
+    if options.readme:
+        print(readme_table(), readme_finding(), sep="\n\n")
+        return
     for name in () if options.table else options.rows:
         for seed in options.seeds:
             if str(seed) in read(options.out)["runs"].get(name, {}):

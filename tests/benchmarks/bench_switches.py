@@ -23,7 +23,7 @@ import torch
 from tinybert_lite import distillation, losses, teacher_cache, training
 from tinybert_lite.benchmark.config import BASELINE_BATCH, BenchmarkConfig
 from tinybert_lite.benchmark.setup import PADDED, BenchmarkSetup
-from tinybert_lite.data import files, paths, tokenized
+from tinybert_lite.data import atomic_files, paths, tokenized
 from tinybert_lite.models.loading import quiet_libraries
 from tinybert_lite.pipeline import evaluation
 
@@ -125,7 +125,7 @@ def main() -> None:
         side["texts_per_second"] = round(len(data) / side["seconds"], 1)
         side["relative_speed"] = round(base / side["seconds"], 3)
         print(f"{name:32}{side['texts_per_second']:8.1f} texts/s", flush=True)
-    files.write_json(
+    atomic_files.write_json(
         options.out,
         {
             "command": " ".join(["python tests/benchmarks/bench_switches.py", *sys.argv[1:]]),

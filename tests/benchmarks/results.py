@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from tinybert_lite.data import paths
-from tinybert_lite.data.files import write_json
+from tinybert_lite.data.atomic_files import write_json
 
 RESULTS = paths.DATA / "results"
 

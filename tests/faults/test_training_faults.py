@@ -19,7 +19,7 @@ from transformers import AutoConfig, BertForMaskedLM
 from tests.toys import toy_csv, toy_teacher
 from tinybert_lite import UserError, augmentation, cli, distillation
 from tinybert_lite.data import storage, tokenized
-from tinybert_lite.data.files import write_text
+from tinybert_lite.data.atomic_files import write_text
 from tinybert_lite.data.storage import load_tensors, save_tensors
 from tinybert_lite.models import catalog, loading
 from tinybert_lite.training import LossNotFinite, TrainingConfig, fit

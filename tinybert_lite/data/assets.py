@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from tinybert_lite import UserError
 from tinybert_lite.data import paths
-from tinybert_lite.data.files import move_into_place, write_json
+from tinybert_lite.data.atomic_files import move_into_place, write_json
 
 log = logging.getLogger(__name__)
 

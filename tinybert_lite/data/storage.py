@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tinybert_lite import UserError
-from tinybert_lite.data.files import remove
+from tinybert_lite.data.atomic_files import remove
 
 
 def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:

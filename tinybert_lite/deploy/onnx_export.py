@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tinybert_lite import UserError
-from tinybert_lite.data.files import output_folder, write_json, write_text
+from tinybert_lite.data.atomic_files import output_folder, write_json, write_text
 from tinybert_lite.data.tasks import Task, align_labels
 from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
 from tinybert_lite.models import loading, sizes

@@ -172,19 +172,10 @@ def compare(
         notes.append(f"The text has {whole} tokens; the first {len(ids)} are shown.")
     real, pad = len(ids), min(PADDING, positions - len(ids)) if tokenizer.pad_token else 0
     names = tokenizer.convert_ids_to_tokens(ids) + [tokenizer.pad_token] * pad
-    row = {
-        "input_ids": ids + [tokenizer.pad_token_id or 0] * pad,
-        "attention_mask": [1] * real + [0] * pad,
-    }
-    segment = encoded.get("token_type_ids", [0] * real) + [0] * pad
-    if "token_type_ids" in encoded:
-        row["token_type_ids"] = segment
-    inputs = {name: torch.tensor([value]) for name, value in row.items()}
+    inputs = _padded(encoded, tokenizer.pad_token_id or 0, pad)
     sides = [_side(model, inputs, real) for model in (teacher, student)]
     own, sides = sides[1].heads, _paired(sides, relations, notes)
-    usable = (
-        snapshots if sides[1].heads == own else ()
-    )  # they are scores of the student's own heads
+    usable = snapshots if sides[1].heads == own else ()  # scores of the student's own heads
     fitting, dropped = _fitting(usable, student, inputs, tuple(ids), real)
     dropped += len(snapshots) - len(usable)
     if dropped:
@@ -199,13 +190,20 @@ def compare(
         input_ids=tuple(ids),
         real=real,
         special=[bool(s) for s in encoded["special_tokens_mask"]] + [True] * pad,
-        segment=segment,
+        segment=encoded.get("token_type_ids", [0] * real) + [0] * pad,
         teacher=sides[0],
         student=sides[1],
         cka=np.array([[linear_cka(s, t) for t in sides[0].hidden] for s in sides[1].hidden]),
         snapshots=fitting,
         notes=notes,
     )
+
+
+def _padded(encoded: Any, pad_token: int, pad: int) -> dict[str, torch.Tensor]:
+    """The inputs of a model, (1, l + pad) each."""
+    fill = {"input_ids": pad_token, "attention_mask": 0, "token_type_ids": 0}
+    row = {"attention_mask": [1] * len(encoded["input_ids"])} | dict(encoded)
+    return {n: torch.tensor([row[n] + [value] * pad]) for n, value in fill.items() if n in row}
 
 
 def _encode(tokenizer, text: str, pair: str | None, limit: int, vocabulary: int) -> Any:

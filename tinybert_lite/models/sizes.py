@@ -1,4 +1,4 @@
-"""Teachers and students: stock transformers models, student presets, projections, warm start."""
+"""Size and work of a model: parameters and FLOPs."""
 
 from torch import nn
 from transformers import PretrainedConfig

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from tinybert_lite.data.files import write_text
+from tinybert_lite.data.atomic_files import write_text
 from tinybert_lite.pipeline.config import COMMAND_PHASES
 
 KINDS = ("teacher", "student", "general", "masked-LM", "export")

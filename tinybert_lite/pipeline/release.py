@@ -1,4 +1,4 @@
-"""What this project trained and ships in data/checkpoints, by name."""
+"""Ship a run: its model into data/checkpoints, with the card and the facts it is written from."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from tinybert_lite import UserError
-from tinybert_lite.data.files import write_json, write_text
+from tinybert_lite.data.atomic_files import write_json, write_text
 from tinybert_lite.data.storage import load_tensors, save_tensors
 from tinybert_lite.models import catalog
 from tinybert_lite.pipeline import evaluation, model_cards

@@ -6,7 +6,7 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedModel
 
-from tinybert_lite.data.files import write_json, write_text
+from tinybert_lite.data.atomic_files import write_json, write_text
 from tinybert_lite.data.metrics import class_scores, confusion
 from tinybert_lite.data.tasks import Task
 from tinybert_lite.data.tokenized import TokenizedDataset

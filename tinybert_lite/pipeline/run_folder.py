@@ -10,7 +10,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from tinybert_lite import UserError, __version__
-from tinybert_lite.data.files import locked, replacing, write_json
+from tinybert_lite.data.atomic_files import locked, replacing, write_json
 from tinybert_lite.data.storage import save_tensors
 from tinybert_lite.students import Projection
 from tinybert_lite.training import History, TrainingConfig

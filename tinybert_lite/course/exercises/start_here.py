@@ -5,15 +5,22 @@ from typing import Any
 
 import numpy as np
 
-from tinybert_lite.course.exercises.checking import NOT_TRIED, Result, wrong
+from tinybert_lite.course.exercises.checking import (
+    NOT_TRIED,
+    Result,
+    run,
+    run_numbers,
+    wrong,
+)
 
 
 def check_retained(candidate: Callable | None) -> Result:
     """`retained(student, teacher, majority)`: the share kept of the teacher's gain over the majority baseline."""
     case = (0.84, 0.86, 0.50)
-    answer, early = _call(candidate, case)
-    if early:
-        return early
+    problem, answers = run_numbers(candidate, [case])
+    if problem:
+        return problem
+    answer = answers[0]
     right = (0.84 - 0.50) / (0.86 - 0.50)
     if abs(answer - right) < 1e-6:
         return Result(
@@ -36,9 +43,15 @@ def check_only_one_right(candidate: Callable | None) -> Result:
     """`only_one_right(a, b, labels)`: how many texts only model a, and only model b, gets right."""
     a, b = np.array([0, 1, 1, 0, 1, 1, 0]), np.array([0, 0, 1, 1, 1, 0, 0])
     labels = np.array([0, 1, 0, 1, 1, 1, 0])
-    answer, early = _counts(candidate, (a, b, labels))
-    if early:
-        return early
+    problem, answers = run(candidate, [(a, b, labels)])
+    if problem:
+        return problem
+    try:
+        answer = tuple(float(x) for x in answers[0])
+    except (TypeError, ValueError):
+        answer = ()
+    if len(answer) != 2:
+        return wrong("not two numbers", "Return both counts: first of a, then of b.")
     if answer == (2, 1):
         return Result(True, hint="Three sentences decide; the other four say nothing.")
     mistakes = {
@@ -55,25 +68,6 @@ def check_only_one_right(candidate: Callable | None) -> Result:
     return wrong("not the right counts", f"For the seven texts tried it is (2, 1), not {answer}.")
 
 
-def _counts(candidate: Callable | None, case: tuple) -> tuple[tuple, Result | None]:
-    """The two numbers an answer gives, or what to tell its author instead."""
-    if candidate is None or candidate is ...:
-        return (), NOT_TRIED
-    try:
-        answer = candidate(*case)
-    except NotImplementedError:
-        return (), NOT_TRIED
-    except Exception as error:  # whatever the learner wrote
-        return (), wrong("it stopped with an error", f"{type(error).__name__}: {error}")
-    if answer is None or answer is ...:
-        return (), NOT_TRIED
-    try:
-        first, second = (float(x) for x in answer)
-    except (TypeError, ValueError):
-        return (), wrong("not two numbers", "Return both counts: first of a, then of b.")
-    return (first, second), None
-
-
 def check_disagreement(sentence: str | None, classify: Callable[[str], tuple[str, str]]) -> Result:
     """A sentence that teacher and student classify differently; `classify` gives both answers."""
     if sentence is None or sentence is ...:
@@ -88,23 +82,9 @@ def check_disagreement(sentence: str | None, classify: Callable[[str], tuple[str
             f"both say {teacher}",
             "Try praise of one part and criticism of another, irony, or a negation.",
         )
-    return Result(True, hint=f"The teacher predicts {teacher}, the student {student}. Which is right?")
-
-
-def _call(candidate: Callable | None, case: tuple) -> tuple[float, Result | None]:
-    if candidate is None or candidate is ...:
-        return 0, NOT_TRIED
-    try:
-        answer = candidate(*case)
-    except NotImplementedError:
-        return 0, NOT_TRIED
-    except Exception as error:  # whatever the learner wrote
-        return 0, wrong("it stopped with an error", f"{type(error).__name__}: {error}")
-    if answer is None or answer is ...:
-        return 0, NOT_TRIED
-    if isinstance(answer, bool) or not isinstance(answer, int | float):
-        return 0, wrong("not a number", f"It gives {type(answer).__name__}.")
-    return answer, None
+    return Result(
+        True, hint=f"The teacher predicts {teacher}, the student {student}. Which is right?"
+    )
 
 
 def _known(answer: float, mistakes: Mapping[Any, tuple[str, str]], otherwise: str) -> Result:

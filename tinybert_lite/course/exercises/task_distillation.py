@@ -116,28 +116,8 @@ def check_checkpoint(candidate: Callable | None) -> Result:
     if problem:
         return problem
     saved = answers[0]
-    if not isinstance(saved, dict):
-        return wrong("not a dict", 'Return {"model": …, "optimizer": …, "step": …}.')
-    missing = {"model", "optimizer", "step"} - set(saved)
-    if "optimizer" in missing:
-        return wrong(
-            "moments of the optimizer forgotten",
-            "AdamW divides each step by a running mean of squared gradients: started again, the next "
-            "steps are others. Save optimizer.state_dict() too.",
-        )
-    if "step" in missing:
-        return wrong(
-            "step forgotten",
-            "The rate and the next batch depend on the number of the step: without it the "
-            "continued run warms up again and reads the first batches again.",
-        )
-    if missing:
-        return wrong("weights forgotten", "Save model.state_dict() under the name model.")
-    if any(hasattr(saved[part], "state_dict") for part in ("model", "optimizer")):
-        return wrong(
-            "the objects instead of their tensors",
-            "The run goes on and changes them. Save copies of their state_dict().",
-        )
+    if incomplete := _incomplete(saved):
+        return incomplete
     _toy_steps(model, optimizer, 5, 10)  # goes on, and is what the continued run must equal
     fresh, other = _toy(seed=1)
     try:
@@ -175,6 +155,33 @@ def check_checkpoint(candidate: Callable | None) -> Result:
             "rounded, or changed, on its way into the dict?",
         )
     return Result(True, hint="The continued run ends with the same weights, bit for bit.")
+
+
+def _incomplete(saved: object) -> Result | None:
+    """What is missing in a checkpoint, or not a copy at all; None where every part is there."""
+    if not isinstance(saved, dict):
+        return wrong("not a dict", 'Return {"model": …, "optimizer": …, "step": …}.')
+    missing = {"model", "optimizer", "step"} - set(saved)
+    if "optimizer" in missing:
+        return wrong(
+            "moments of the optimizer forgotten",
+            "AdamW divides each step by a running mean of squared gradients: started again, the next "
+            "steps are others. Save optimizer.state_dict() too.",
+        )
+    if "step" in missing:
+        return wrong(
+            "step forgotten",
+            "The rate and the next batch depend on the number of the step: without it the "
+            "continued run warms up again and reads the first batches again.",
+        )
+    if missing:
+        return wrong("weights forgotten", "Save model.state_dict() under the name model.")
+    if any(hasattr(saved[part], "state_dict") for part in ("model", "optimizer")):
+        return wrong(
+            "the objects instead of their tensors",
+            "The run goes on and changes them. Save copies of their state_dict().",
+        )
+    return None
 
 
 # ---- equation 11

@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tinybert_lite import UserError
 from tinybert_lite.attention import attention_implementation
 from tinybert_lite.data import assets, paths, tasks
-from tinybert_lite.data.files import output_folder, write_text
+from tinybert_lite.data.atomic_files import output_folder, write_text
 from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.explorer.comparison import MAX_TOKENS
 from tinybert_lite.explorer.site import wordpiece

@@ -4,7 +4,7 @@ import pytest
 from filelock import FileLock
 
 from tinybert_lite import UserError
-from tinybert_lite.data.files import output_folder, replacing, write_text
+from tinybert_lite.data.atomic_files import output_folder, replacing, write_text
 
 
 def names(folder):
