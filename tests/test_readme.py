@@ -2,7 +2,7 @@
 
 import re
 
-from tests.benchmarks import bench_recipe
+from tests.benchmarks import bench_latency, bench_recipe
 from tinybert_lite.data import paths
 
 TEXT = (paths.ROOT / "README.md").read_text(encoding="utf-8")
@@ -24,3 +24,8 @@ def test_its_table_is_the_one_that_the_results_give():
 
 def test_its_finding_is_the_one_that_the_results_give():
     assert bench_recipe.readme_finding() in TEXT
+
+
+def test_the_page_on_speed_has_the_same_times():
+    results = bench_recipe.read(bench_latency.RESULT)
+    assert bench_latency.summary(results) in bench_latency.RESULT.with_name("speed.md").read_text()

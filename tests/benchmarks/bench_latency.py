@@ -57,16 +57,16 @@ def measure(threads: int, repeats: int) -> dict:
 
 
 def summary(results: dict) -> str:
-    """A line for each runtime and shape: milliseconds, and how many times faster than the teacher."""
-    lines = []
+    """A Markdown table: milliseconds, and how many times faster than the teacher."""
+    lines = ["| runtime | batch × tokens | teacher | lite | nano |", "|---|---|---|---|---|"]
     for runtime, shapes in results["latency_ms"].items():
         for shape, times in shapes.items():
             students = [
-                f"{name} {times[name]:.2f} ms ({times['teacher'] / times[name]:.1f} ×)"
+                f"{times[name]:.1f} ({times['teacher'] / times[name]:.1f} ×)"
                 for name in ("lite", "nano")
             ]
-            line = f"{runtime}, {shape}: teacher {times['teacher']:.1f} ms, {', '.join(students)}"
-            lines.append(line)
+            cells = [runtime, shape.replace("x", "×"), f"{times['teacher']:.1f}", *students]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
