@@ -29,7 +29,7 @@ def check_candidates(candidate: Callable | None) -> Result:
     if problem:
         return problem
     results = [_candidates(a, *case) for a, case in zip(answers, cases, strict=True)]
-    good = "No [UNK], no piece, not the word itself: candidates one can put into a sentence."
+    good = "No [UNK], no word pieces, not the word itself: every candidate can replace the word."
     return next((r for r in results if r), Result(True, hint=good))
 
 
@@ -99,7 +99,7 @@ def check_pair_rows(candidate: Callable | None) -> Result:
     right = {(new, PAIR[1]) for new in first} | {(PAIR[0], new) for new in second}
     got = set(rows)
     if got == right and len(rows) == len(right):
-        return Result(True, hint="Each side varied while the other stays what it was: 2 + 2 rows.")
+        return Result(True, hint="Each side varies while the other stays unchanged: 2 + 2 rows.")
     if PAIR in got:
         return wrong("the old pair is among them", "Only new rows are asked for.")
     if {(b, a) for a, b in right} & got:

@@ -96,8 +96,8 @@ def check_shuffled(answer: str | None, gain_left: float | None = None) -> Result
     return Result(
         False,
         mistake=f"The run says {truth!r}: {left}",
-        hint="Shuffling keeps the first answer and its doubt, and hands the rest to the wrong "
-        "neighbors. Which of the three did the even labels of section 5 lack?",
+        hint="Shuffling keeps the top class and its probability, and assigns the rest to "
+        "unrelated topics. Which of the three did the even labels of section 5 lack?",
     )
 
 

@@ -94,7 +94,7 @@ def check_suspect(candidate: Callable | None) -> Result:
                 "not the name of a run", f"Return one of {', '.join(recording)}; not {answer!r}."
             )
     if answers == TRUTH:
-        return Result(True, hint="Found in all recordings, whatever the runs were called.")
+        return Result(True, hint="Found in every recording, under any names.")
     places = {list(r).index(a) for r, a in zip(RECORDINGS, answers, strict=True)}
     if len(places) == 1 and places != {0}:
         return wrong("chosen by its place", "In another recording it has another place.")
