@@ -25,7 +25,7 @@ LAUNCH = [
 def started(command: list[str], folder: Path) -> subprocess.CompletedProcess:
     env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        command, cwd=folder, env=env, capture_output=True, text=True, timeout=500, check=False
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=1500, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done

@@ -132,7 +132,7 @@ def use(page, kind: str, name: str) -> None:
         page.keyboard.press(BACK[kind] if back else KEYS[kind])
     changed = "(before) => course.shown() !== before"
     try:
-        page.wait_for_function(changed, arg=before, timeout=60_000)
+        page.wait_for_function(changed, arg=before, timeout=900_000)
     except Exception as error:
         raise AssertionError(f"{name}: nothing changed") from error
     if kind == "tab":  # back to the view whose controls come next

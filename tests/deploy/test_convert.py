@@ -180,7 +180,7 @@ def test_a_student_lives_in_plain_transformers_without_this_package(tmp_path):
     save_model(student, tokenizer, tmp_path / "model")
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, tmp_path / "model", tmp_path / "again"],
-        capture_output=True, text=True, cwd=tmp_path, timeout=300,
+        capture_output=True, text=True, cwd=tmp_path, timeout=1500,
         env=os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -351,7 +351,7 @@ def test_two_processes_at_once_fetch_once_and_both_get_the_files(made_up, root, 
         subprocess.Popen(script(made_up, body), cwd=root, stdout=subprocess.PIPE, text=True)
         for _ in range(3)
     ]
-    sizes = [process.communicate(timeout=60)[0].strip() for process in running]
+    sizes = [process.communicate(timeout=1500)[0].strip() for process in running]
     assert sizes == [str(len(made_up.letters))] * 3
     assert log.read_text() == "x"
 
