@@ -93,10 +93,10 @@ def test_a_preset_is_named_or_given_by_its_size():
     assert student_preset("3x128", heads=4) == Preset(3, 128, 512, 4)
     assert student_preset("lite", heads=6).heads == 6
     for name in ("tiny", "3x", "0x128", "3x128x2", "-3x128"):
-        with pytest.raises(UserError, match="layers and width as 3x128"):
+        with pytest.raises(UserError, match="layers and width, such as 3x128"):
             student_preset(name)
 
 
 def test_heads_that_do_not_divide_the_width_are_refused(toy):
-    with pytest.raises(UserError, match="as wide as 24 cannot have 5 heads; take width 20 or 25"):
+    with pytest.raises(UserError, match="of width 24 cannot have 5 heads; choose width 20 or 25"):
         build_student(toy[0].config, Preset(3, 24, 48, heads=5))

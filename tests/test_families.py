@@ -342,7 +342,7 @@ def test_heads_that_do_not_divide_are_refused_before_anything_is_trained(more, t
 
 @pytest.mark.parametrize("family", OTHERS)
 def test_families_that_cannot_be_distilled_are_refused_in_one_sentence(family):
-    with pytest.raises(UserError, match=f"family {family} cannot be distilled here; take one of"):
+    with pytest.raises(UserError, match=f"family {family} cannot be distilled here; choose one of"):
         student_config(AutoConfig.for_model(family))
 
 

@@ -27,7 +27,7 @@ def test_a_list_may_name_the_embeddings_or_leave_them_out():
         ((6, 3, "middle"), "uniform, top, bottom"),
         ((6, 3, [1, 2]), "lists 3 teacher layers"),
         ((6, 3, [1, 2, 7]), "1 to 6"),
-        ((6, 3, [0, 0, 2, 7]), "does not exist"),
+        ((6, 3, [0, 0, 2, 7]), "The teacher has no layer 0"),
         ((6, 3, [1, 2, 3.5]), "whole numbers"),
         ((6, 3, [1, 1, 2, 3]), "starting with 0"),
         ((0, 3), "at least one layer"),

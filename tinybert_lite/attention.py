@@ -78,8 +78,8 @@ def capture(
     layers = output.get("attentions")
     if not layers or len(layers) != model.config.num_hidden_layers:
         raise UserError(
-            f"{type(model).__name__} does not hand out its attention; "
-            "take a BERT-family model of transformers 5.17 or newer."
+            f"{type(model).__name__} does not return its attention; "
+            "use a BERT-family model from transformers 5.17 or newer."
         )
     return ForwardOutputs(output.get("logits"), tuple(output.hidden_states), tuple(layers))
 
@@ -100,7 +100,7 @@ def attention_implementation(model: PreTrainedModel, what: str) -> Iterator[None
     except (AttributeError, ValueError) as error:
         raise UserError(
             f"{type(model).__name__} cannot switch its attention function ({error}); "
-            "take a BERT-family model of transformers."
+            "use a BERT-family model from transformers."
         ) from error
     try:
         yield

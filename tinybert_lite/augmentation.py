@@ -258,7 +258,7 @@ def augment(
 
 def _check(texts, pairs, n: int, p: float, k: int, together: int) -> None:
     if pairs is not None and len(pairs) != len(texts):
-        raise UserError(f"There are {len(texts)} texts and {len(pairs)} pairs; give as many.")
+        raise UserError(f"There are {len(texts)} texts and {len(pairs)} pairs; give one for each.")
     if n < 1 or k < 1 or together < 1:
         raise UserError("Variants, candidates and words masked together are counts of 1 or more.")
     if not 0 <= p <= 1:

@@ -22,11 +22,11 @@ from tinybert_lite.pipeline import config
 from tinybert_lite.pipeline.config import COMMAND_PHASES, DistillationConfig, RuntimeConfig
 
 COMMANDS = {
-    "check": "is this machine ready? what is missing, and what to do about it",
+    "check": "check whether this machine is ready, and say how to fix what is missing",
     "fetch": "download the teacher, word vectors and texts (once; then no network is needed)",
-    "run": "all of it: fine-tune a teacher, distill a student, report",
-    "finetune": "fine-tune a teacher only",
-    "augment": "make new sentences by replacing words (Algorithm 1), into a .jsonl file",
+    "run": "do everything: fine-tune a teacher, distill a student, write a report",
+    "finetune": "only fine-tune a teacher",
+    "augment": "write new sentences, made by replacing words (Algorithm 1), into a .jsonl file",
     "general": "stage 1: distill a general student from a pre-trained teacher, on any text",
     "distill": "distill a student from a fine-tuned teacher",
     "evaluate": "score a model folder on a task",
@@ -54,7 +54,7 @@ GROUPS = {
     "task": "task",
     "models": "teacher and student",
     "training": "training",
-    "runtime": "runtime (changes no result beyond rounding)",
+    "runtime": "runtime (does not change results beyond rounding)",
 }
 # Stated here because nothing heavy is imported for --help; a test compares it with augmentation.
 VARIANTS = (
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
         with notes_on_stdout():
             return HANDLERS[options.command](options)
     except KeyboardInterrupt:
-        print("\nStopped. The same command continues where this one stopped.", file=sys.stderr)
+        print("\nStopped. Run the same command again to resume.", file=sys.stderr)
         return 130
     except Exception as error:
         sentence = plain(error)
@@ -105,14 +105,14 @@ def plain(error: BaseException) -> str | None:
     # torch's error is recognized by its name: importing torch to report a typo would take seconds
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
-            "There is not enough memory; lower --batch-size or --max-length and take another "
+            "There is not enough memory; lower --batch-size or --max-length and choose another "
             "--out, or use a GPU with more memory."
         )
     if not isinstance(error, OSError):
         return None
     where = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.ENOSPC:
-        return f"The disk is full{where}; free some space and give the same command again."
+        return f"The disk is full{where}; free some space and run the same command again."
     return f"{error.strerror or error}{where}; --debug shows where."
 
 
@@ -137,7 +137,7 @@ class Parser(argparse.ArgumentParser):
             kind = "option" if extra[0].startswith("-") else "argument"
             raise UserError(
                 f"{options.command} has no {kind} {extra[0]!r}; {self.prog} {options.command} "
-                "--help lists what it has."
+                "--help lists its options."
             )
         return options
 
@@ -155,17 +155,15 @@ class Parser(argparse.ArgumentParser):
             return f"did you mean {close[0]}?"
         if close:
             return f"there are {', '.join(close[:-1])} and {close[-1]}."
-        return f"{self.prog} --help lists what it has."
+        return f"{self.prog} --help lists its options."
 
     def error(self, message: str):
         if unknown := re.match(r"argument COMMAND: invalid choice: '(.*?)' \(", message):
             close = difflib.get_close_matches(unknown[1], COMMANDS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"take {', '.join(COMMANDS)}."
+            hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(COMMANDS)}."
             raise UserError(f"There is no command {unknown[1]!r}; {hint}")
         message = re.sub(r"^argument ([^:]+): ", r"\1 ", message)
-        raise UserError(
-            f"{message[0].upper()}{message[1:]}; {self.prog} --help lists what can be given."
-        )
+        raise UserError(f"{message[0].upper()}{message[1:]}; {self.prog} --help lists the options.")
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -222,7 +220,9 @@ def build_parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", help="train, dev or test")
     evaluate.add_argument("--cpu", action="store_true", help="do not use a GPU")
     export = made["export"]
-    export.add_argument("model", metavar="FOLDER", help="a classifier, or a shipped one's name")
+    export.add_argument(
+        "model", metavar="FOLDER", help="a classifier, or the name of a shipped one"
+    )
     export.add_argument("--out", required=True, metavar="FOLDER", help="folder for the files")
     add_bench(made["bench"])
     return parser
@@ -236,7 +236,7 @@ def add_run(parser: argparse.ArgumentParser, phases: tuple[str, ...]) -> None:
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="config.json of an earlier run, whose settings are taken; other options override them "
+        help="config.json of an earlier run to take the settings from; other options override them "
         "(default: none)",
     )
     fields = [*config.options(DistillationConfig, phases), *config.options(RuntimeConfig, phases)]
@@ -268,7 +268,7 @@ def add_option(group, f: dataclasses.Field) -> None:
         group.add_argument(config.flag(f), action=action, help=about, **given)
         return
     if "(default: " not in about:
-        shown = f"{f.default:g}" if isinstance(f.default, float) else f.default
+        shown = f"{f.default:g}" if isinstance(f.default, float) else str(f.default).lower()
         about += f" (default: {shown})"
     default_name = {int: "N", float: "X"}.get(kind, config.flag(f).strip("-").upper())
     given["metavar"] = f.metadata["metavar"] or default_name
@@ -450,7 +450,7 @@ def bench(options: argparse.Namespace) -> int:
     quiet_libraries()
     if options.out and not Path(options.out).parent.is_dir():
         raise UserError(
-            f"The folder of {options.out} does not exist; make it, or take another --out."
+            f"The folder of {options.out} does not exist; make it, or choose another --out."
         )
     task = named_task(config_of(DistillationConfig, options))
     measured = speed.run(config_of(BenchmarkConfig, options), task)

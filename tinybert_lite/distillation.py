@@ -164,7 +164,7 @@ def distill_intermediate(
     for width in (module.student.config.hidden_size, teacher.hidden_size):
         if count is not None and width % count:
             raise UserError(
-                f"{count} relation heads do not divide the width {width}; take a number that divides "
+                f"{count} relation heads do not divide the width {width}; choose a number that divides "
                 "the widths of student and teacher."
             )
     what = None if count is None else "qk"

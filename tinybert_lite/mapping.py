@@ -35,7 +35,7 @@ def layer_mapping(
             fits = ", ".join(str(k) for k in range(1, n + 1) if n % k == 0)
             raise UserError(
                 f"Uniform mapping needs a student depth that divides the teacher's: {m} does not "
-                f"divide {n}. Take a student of {fits} layers, or mapping top, bottom or a list."
+                f"divide {n}. Use a student of {fits} layers, or mapping top, bottom or a list."
             )
         return [i * n // m for i in range(m + 1)]
     if strategy == "top":
@@ -43,7 +43,7 @@ def layer_mapping(
     if strategy == "bottom":
         return list(range(m + 1))
     raise UserError(
-        f"There is no mapping called {strategy!r}; take {', '.join(STRATEGIES)} or a list of layers."
+        f"There is no mapping called {strategy!r}; choose {', '.join(STRATEGIES)} or a list of layers."
     )
 
 
@@ -59,5 +59,5 @@ def _explicit(n: int, m: int, layers: list[int]) -> list[int]:
         )
     for g in layers[1:]:
         if not 1 <= g <= n:
-            raise UserError(f"Teacher layer {g} does not exist: its layers are 1 to {n}.")
+            raise UserError(f"The teacher has no layer {g}; its layers are 1 to {n}.")
     return layers

@@ -54,8 +54,8 @@ def student_preset(name: str, **sizes: int | None) -> Preset:
     size = re.fullmatch(r"([1-9]\d{0,2})x([1-9]\d{0,4})", name)
     if name not in PRESETS and size is None:
         raise UserError(
-            f"There is no student preset {name!r}; take {', '.join(PRESETS)}, or layers and width "
-            "as 3x128."
+            f"There is no student preset {name!r}; choose {', '.join(PRESETS)}, or layers and width, "
+            "such as 3x128."
         )
     preset = PRESETS[name] if size is None else Preset(int(size[1]), int(size[2]), 4 * int(size[2]))
     return replace(preset, **{name: value for name, value in sizes.items() if value is not None})
@@ -77,8 +77,8 @@ def student_config(teacher: PretrainedConfig, preset: str | Preset = "lite") -> 
             w for w in (preset.width // heads * heads, (preset.width // heads + 1) * heads) if w
         ]
         raise UserError(
-            f"A student as wide as {preset.width} cannot have {heads} heads; take width "
-            f"{' or '.join(map(str, fits))}, or other heads."
+            f"A student of width {preset.width} cannot have {heads} heads; choose width "
+            f"{' or '.join(map(str, fits))}, or another number of heads."
         )
     loading.check_teacher(teacher)
     if preset.embedding_size:
@@ -142,7 +142,7 @@ class Projection(nn.Module):
     def __init__(self, student_width: int, teacher_width: int, form: str = "paper", seed: int = 0):
         super().__init__()
         if form not in ("paper", "shared"):
-            raise UserError(f"There is no projection {form!r}; take paper or shared.")
+            raise UserError(f"There is no projection {form!r}; choose paper or shared.")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             bias = form == "shared"
@@ -229,8 +229,8 @@ def init_from_general(student: PreTrainedModel, projection: Projection, folder: 
     misfits = [k for k in misfits if not k.startswith("pooler.")]
     if misfits:
         raise UserError(
-            f"The general student in {folder} is not of this preset "
-            f"({misfits[0]} differs); take its preset with --student."
+            f"The general student in {folder} does not fit this preset "
+            f"({misfits[0]} differs); give its preset with --student."
         )
     student.base_model.load_state_dict(stored, strict=False)
     place = catalog.FOLDER / folder if folder in catalog.general_names() else Path(folder)
@@ -243,5 +243,5 @@ def init_from_general(student: PreTrainedModel, projection: Projection, folder: 
         except RuntimeError as error:
             raise UserError(
                 f"The projection in {folder} is of another teacher, or of the other --projection; "
-                "take those it was made with."
+                "use those it was made with."
             ) from error

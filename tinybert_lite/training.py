@@ -216,7 +216,7 @@ class _Run:
             raise LossNotFinite(
                 f"The loss of phase {self.name} became {means_of_steps[bad].sum()} at step "
                 f"{self.step - len(pending) + bad + 1}, in the batch of texts number "
-                f"{', '.join(map(str, pending[bad][0][:8]))}…; take a lower learning rate (now {learning_rate:.1e}) "
+                f"{', '.join(map(str, pending[bad][0][:8]))}…; use a lower learning rate (now {learning_rate:.1e}) "
                 f"and another --out. The last good weights are kept in {self.folder}."
             )
         means = dict(zip(keys, means_of_steps.mean(0).tolist(), strict=True))
@@ -263,7 +263,7 @@ class _Run:
         if not all(torch.isfinite(p).all() for p in self.trained):
             raise LossNotFinite(
                 f"The weights of phase {self.name} became NaN or infinite before step "
-                f"{self.step + 1}; take a lower learning rate and another --out. The last good weights are "
+                f"{self.step + 1}; use a lower learning rate and another --out. The last good weights are "
                 f"kept in {self.folder}."
             )
         if not self.accelerator.is_main_process:
@@ -281,7 +281,7 @@ class _Run:
         if self.file.is_file():
             tensors, metadata = load_tensors(self.file)
             if "facts" not in metadata:
-                raise UserError(f"{self.file} is no checkpoint of this program; remove it.")
+                raise UserError(f"{self.file} is not a checkpoint of this program; remove it.")
             facts = json.loads(metadata["facts"])
             self.step, self.history.best = facts["step"], facts["best"]
             self.history.seconds = facts["seconds"]
@@ -290,8 +290,8 @@ class _Run:
                 self.module.load_state_dict(own)
             except RuntimeError as error:
                 raise UserError(
-                    f"The checkpoint {self.file} is of another model; remove it and give the command "
-                    "again: the phase starts again from its beginning."
+                    f"The checkpoint {self.file} belongs to another model; remove it and run the command "
+                    "again: the phase will start over."
                 ) from error
             best = {k[5:]: v for k, v in tensors.items() if k.startswith("best.")}
             self.best = best or None

@@ -213,7 +213,7 @@ def test_the_import_is_measured_in_a_fresh_process_and_without_torch():
         (["startup", "--size", "huge"], "--size is embedded or bert-base"),
         (["startup", "--task", "review-ratings"], "The embedded teacher has two classes"),
         (["startup", "--size", "bert-base", "--task", "reviews"], "with --size embedded only"),
-        (["startup", "--test", "a.csv"], "Name either a task"),
+        (["startup", "--test", "a.csv"], "Give either a task"),
         (["startup", "--batch-size", "0"], "--batch-size must be 1 or more"),
         (["startup", "--device", "cuda"], "There is no CUDA device here"),
         (["startup", "--out", "no/such/folder/b.json"], "does not exist; make it"),

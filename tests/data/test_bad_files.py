@@ -53,17 +53,17 @@ FILES = {
     "header only": ("a.csv", "text,label\n", "no rows", {}),
     "suffix": ("a.txt", csv_of(GOOD), "does not end in .csv", {}),
     "no suffix": ("data", csv_of(GOOD), "does not end in .csv", {}),
-    "damaged excel": ("a.xlsx", b"PK\x03\x04", "no Excel workbook or is damaged", {}),
+    "damaged excel": ("a.xlsx", b"PK\x03\x04", "not an Excel workbook or is damaged", {}),
     "old excel": ("a.xls", b"\xd0\xcf\x11\xe0", "does not end in .csv", {}),
     "old excel named csv": ("a.csv", b"\xd0\xcf\x11\xe0" + bytes(99), "an old or a protected Excel", {}),
-    "csv named excel": ("a.xlsx", csv_of(GOOD), "no Excel workbook", {}),
+    "csv named excel": ("a.xlsx", csv_of(GOOD), "not an Excel workbook", {}),
     "packed excel": ("a.xlsx.gz", b"PK\x03\x04", "does not end in", {}),
     "excel named csv": ("a.csv", b"PK\x03\x04" + bytes(99), "Excel", {}),
     "parquet named csv": ("a.csv", b"PAR1" + bytes(99), "name it .parquet", {}),
-    "csv named parquet": ("a.parquet", csv_of(GOOD), "no Parquet file", {}),
+    "csv named parquet": ("a.parquet", csv_of(GOOD), "not a Parquet file", {}),
     "packed parquet": ("a.parquet.gz", b"PAR1", "does not end in", {}),
     "gzip named csv": ("a.csv", gzip.compress(b"x"), "add .gz", {}),
-    "csv named gzip": ("a.csv.gz", csv_of(GOOD), "no gzip file", {}),
+    "csv named gzip": ("a.csv.gz", csv_of(GOOD), "not a gzip file", {}),
     "cut gzip": ("a.csv.gz", gzip.compress(csv_of(GOOD).encode())[:50], "damaged", {}),
     "damaged UTF-8": ("a.csv", b"text,label\nfine,a\ncaf\xe9,b\n" + "ü,a\n".encode() * 9, "byte 22, in line 3, is 0xe9", {}),
     "cyrillic letters of windows": ("a.csv", csv_of([("хороший фильм", "да")] * 40).encode("cp1251"), "is not UTF-8 text: byte 12, in line 2", {}),
@@ -136,7 +136,9 @@ def test_labels_in_evaluation_that_training_lacks_are_named(tmp_path):
     (tmp_path / "a.csv").write_text(csv_of(GOOD))
     (tmp_path / "b.csv").write_text(csv_of([("new", "perhaps"), ("newer", "yes")]))
     message = told(tmp_path / "a.csv", test=tmp_path / "b.csv")
-    assert "labels that training lacks: 'perhaps' (training has 'no', 'yes')" in message
+    assert (
+        "labels that are not in the training data: 'perhaps' (training has 'no', 'yes')" in message
+    )
     assert "both" in told(tmp_path / "a.csv", test=tmp_path / "a.csv")
     (tmp_path / "c.csv").write_text("text,label\n")
     assert "c.csv has no rows" in told(tmp_path / "a.csv", test=tmp_path / "c.csv")
@@ -157,7 +159,7 @@ def test_evaluation_text_that_training_has_is_counted_in_the_notes(tmp_path):
     assert "4 of the 6 evaluation texts" in notes
     assert "1 evaluation rows have an empty text" in notes
     assert "2 evaluation rows repeat" in notes
-    assert "1 evaluation texts come with different labels" in notes
+    assert "1 evaluation texts appear with different labels" in notes
     assert len(task.splits["test"]) == 6  # evaluation rows are never dropped
 
 
@@ -168,7 +170,7 @@ def test_what_is_dropped_from_training_is_counted_in_the_notes(tmp_path):
     notes = " ".join(task.notes)
     assert "1 training rows with an empty text are left out" in notes
     assert "3 training rows repeat" in notes
-    assert "1 training texts come with different labels; they are left out" in notes
+    assert "1 training texts appear with different labels; they are left out" in notes
     assert "1 of the 3 classes have a single training row" in notes
     assert "differ in upper and lower case only" in notes
     assert sum(map(len, task.splits.values())) == 41

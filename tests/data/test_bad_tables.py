@@ -121,8 +121,8 @@ FAULTS: dict[str, tuple] = {
     "another alphabet": (("other 0", "other 1", "other 2"), other_alphabet, "", "is not UTF-8 text: byte"),
     "cut": ((*BINARY, "packed.csv.gz"), cut, "", "damaged"),
     "another format in its name": (BINARY, renamed, "", " is a"),
-    "a text named a workbook": (TEXT, lambda d: str(Path(d.table()).rename(d.folder / "a.xlsx")), "", "no Excel workbook"),
-    "a text named parquet": (TEXT, lambda d: str(Path(d.table()).rename(d.folder / "a.parquet")), "", "no Parquet file"),
+    "a text named a workbook": (TEXT, lambda d: str(Path(d.table()).rename(d.folder / "a.xlsx")), "", "not an Excel workbook"),
+    "a text named parquet": (TEXT, lambda d: str(Path(d.table()).rename(d.folder / "a.parquet")), "", "not a Parquet file"),
     "a suffix that is not read": (KINDS[:-1], lambda d: str(Path(d.table()).rename(d.folder / ("a" + d.random.choice([".xls", ".ods", ".txt", ".json", ".xml", ".html", "", ".xlsx.gz"])))), "", "does not end in"),
     "a line that is no JSON": (("lines.jsonl",), lambda d: d.line(d.random.choice(["{", "[1]", "text", "'a'", '{"text": "a"', "3", "null"])), "", "each line needs one whole object"),
     "a list for a text": (TYPED_LISTS, lambda d: d.table([[[t], x] for t, x in good_rows(d.random)]), "", "a list in column 'text'"),
@@ -145,8 +145,8 @@ FAULTS: dict[str, tuple] = {
     "an empty separator": (KINDS, lambda d: d.table(), "--multi-label=", "takes the separator"),
     "a split that is not there": (("hub:saved",), lambda d: f"{d.table()}:{d.random.choice(['test', 'Train', 'dev', '0', 'é'])}", "", "has no split"),
     "labels that are hidden": (("hub:saved",), lambda d: d.table(good_rows(d.random, [None])), "", "24 of the 24 rows"),
-    "a damaged data set": (("hub:saved",), damaged_set, "", "is no saved data set or is damaged"),
-    "a folder that is no data set": (("hub:saved",), lambda d: f"hub:{d.folder}", "", "is no saved data set"),
+    "a damaged data set": (("hub:saved",), damaged_set, "", "is not a saved data set or is damaged"),
+    "a folder that is no data set": (("hub:saved",), lambda d: f"hub:{d.folder}", "", "is not a saved data set"),
     **{f"a name of no data set {i}": ((f"hub:{i}",), odd_hub_name, "", "hub:") for i in range(6)},
 }  # fmt: skip
 DRAWS = 2  # of each fault in each format; more where there are few formats

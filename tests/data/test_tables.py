@@ -231,7 +231,7 @@ def test_an_evaluation_file_has_the_labels_of_training_in_their_order(tmp_path):
     task = load(tmp_path / "a.csv", test=tmp_path / "b.csv", multi_label="|")
     assert task.splits["test"].labels.tolist() == [[0, 0, 1], [0, 0, 0]]
     (tmp_path / "b.csv").write_text("text,label\nnew,c|d\n")
-    with pytest.raises(UserError, match="labels that training lacks: 'd'"):
+    with pytest.raises(UserError, match="labels that are not in the training data: 'd'"):
         load(tmp_path / "a.csv", test=tmp_path / "b.csv", multi_label="|")
 
 

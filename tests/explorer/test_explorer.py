@@ -247,7 +247,7 @@ def test_models_without_berts_attention_get_a_message(kind, models, tokenizer):
     else:
         sizes |= dict(hidden_size=24, num_attention_heads=12, num_hidden_layers=2)
         other = MPNetForSequenceClassification(MPNetConfig(**sizes, intermediate_size=32))
-    with pytest.raises(UserError, match="does not hand out its queries and keys"):
+    with pytest.raises(UserError, match="does not return its queries and keys"):
         explore(models[0], other, tokenizer, TEXT)
 
 
@@ -331,7 +331,7 @@ def test_snapshots_of_another_text_are_left_out_and_named(filmed, models, tokeni
     ("change", "says"),
     [
         ({"text": "  "}, "no text"),
-        ({"mapping": [0, 1, 2, 9]}, "Teacher layer 9 does not exist"),
+        ({"mapping": [0, 1, 2, 9]}, "The teacher has no layer 9"),
         ({"tokenizer": None}, "needs a tokenizer"),
     ],
 )
@@ -357,11 +357,11 @@ def test_a_mapping_edited_in_the_page_must_fit(explorer):
 @pytest.mark.parametrize(
     ("place", "says"),
     [
-        ({"layer": 4}, "layer=4 is not there; take 1 to 3"),
-        ({"head": 0}, "head=0 is not there; take 1 to 12"),
+        ({"layer": 4}, "layer=4 is not there; choose 1 to 3"),
+        ({"head": 0}, "head=0 is not there; choose 1 to 12"),
         ({"teacher_layer": 7}, "take 0 to 6"),
         ({"query": 99}, "query=99 is not there"),
-        ({"step": 0}, "step=0 is not there; take -1 to -1"),
+        ({"step": 0}, "step=0 is not there; choose -1 to -1"),
     ],
 )
 def test_a_place_that_does_not_exist_is_refused(models, tokenizer, explorer, place, says):

@@ -257,7 +257,7 @@ def test_a_full_disk_during_augmentation_says_so_and_goes_on_to_the_same_file(
     assert cli.main([*command, str(out)]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: The disk is full") and said.count("\n") == 1
-    assert "free some space and give the same command again" in said
+    assert "free some space and run the same command again" in said
     assert not out.exists(), "half a file must not pass for a whole one"
     part = small_disk.folder / "new.jsonl.part"
     assert part.read_bytes().count(b"\n") == rows * 2 // 3
@@ -296,13 +296,13 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
     train(tmp_path, Toy())
     other = Toy()
     other.line = nn.Linear(6, 2)
-    with pytest.raises(UserError, match="toy.safetensors is of another model"):
+    with pytest.raises(UserError, match="toy.safetensors belongs to another model"):
         train(tmp_path, other)
 
 
 def test_a_safetensors_file_that_is_no_checkpoint_is_named(tmp_path):
     save_tensors({"a": torch.zeros(2)}, tmp_path / "toy.safetensors", {})
-    with pytest.raises(UserError, match="toy.safetensors is no checkpoint"):
+    with pytest.raises(UserError, match="toy.safetensors is not a checkpoint"):
         train(tmp_path, Toy())
 
 

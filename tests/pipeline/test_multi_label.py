@@ -162,15 +162,15 @@ def test_a_teacher_of_one_label_a_text_is_refused_for_several_and_the_reverse(di
     several = DistillationConfig(
         train=str(toys / "several.csv"), text="text", label="about", multi_label="|"
     )
-    with pytest.raises(UserError, match="predicts several labels a text and the task has one"):
+    with pytest.raises(UserError, match="predicts several labels per text, but the task has one"):
         evaluation.evaluate_model(one, str(out / "model"))
     for given in (lambda: pipeline.given_teacher(str(toys / "teacher"), validation.load_task(several)),
                   lambda: evaluation.evaluate_model(several, str(toys / "teacher"))):  # fmt: skip
-        with pytest.raises(UserError, match="one label a text and the task has several"):
+        with pytest.raises(UserError, match="one label per text, but the task has several"):
             given()
 
 
 def test_an_unknown_metric_names_the_ones_there_are(toys, capsys):
     given = ["run", *arguments(toys), "--metric", "accuracy", "--out", str(toys / "no")]
     assert main(given) == 2
-    assert "take micro_f1, macro_f1" in capsys.readouterr().err
+    assert "choose one of micro_f1, macro_f1" in capsys.readouterr().err

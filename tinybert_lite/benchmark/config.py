@@ -36,7 +36,7 @@ class BenchmarkConfig:
         """Raise UserError for parts, sizes and numbers that cannot be measured."""
         known = (*PARTS, FULL)
         if unknown := [part for part in self.parts if part not in known]:
-            raise UserError(f"There is no part {unknown[0]!r}; take {', '.join(known)}.")
+            raise UserError(f"There is no part {unknown[0]!r}; choose one of {', '.join(known)}.")
         if self.size not in ("embedded", "bert-base"):
             raise UserError(f"--size is embedded or bert-base, not {self.size!r}.")
         if FULL in self.parts and self.size != "embedded":

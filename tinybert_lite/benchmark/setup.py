@@ -45,7 +45,7 @@ class BenchmarkSetup:
 
     def _load_task(self, task: tasks.Task) -> None:
         if task.kind != "classification" or len(task.label_names) != 2:
-            raise UserError("The embedded teacher has two classes; take a task that has two.")
+            raise UserError("The embedded teacher has two classes; choose a task with two.")
         self.task = task
         self.teacher, tokenizer = loading.load_classifier("reviews-teacher")
         self.preset, self.padded = "lite", PADDED

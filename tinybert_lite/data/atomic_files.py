@@ -57,11 +57,11 @@ def locked(folder: Path, lock: Path, work: str) -> Iterator[None]:
         held.acquire(timeout=0)
     except Timeout as error:
         raise UserError(
-            f"Another {work} is writing into {folder}; wait for it, or take another --out."
+            f"Another {work} is writing into {folder}; wait for it, or choose another --out."
         ) from error
     except OSError as error:
         raise UserError(
-            f"Nothing can be written into {folder} ({error.strerror}); take another --out."
+            f"Nothing can be written into {folder} ({error.strerror}); choose another --out."
         ) from error
     try:
         yield
@@ -81,7 +81,7 @@ def output_folder(out: Path, mark: str, work: str) -> Iterator[Path]:
     with locked(out, out.with_name(f".{out.name}.lock"), work):
         if out.is_dir() and any(out.iterdir()) and not (out / mark).is_file():
             raise UserError(
-                f"{out} is not empty and no {work} of this program; take another --out."
+                f"{out} is not empty and no {work} of this program; choose another --out."
             )
         with replacing(out) as folder:
             folder.mkdir(parents=True)

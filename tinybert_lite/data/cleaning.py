@@ -49,7 +49,7 @@ def training_rows(
         notes.append(f"{repeats} training rows repeat the text of another and are left out.")
     if torn:
         what = "their mean is used" if regression else "they are left out of training"
-        notes.append(f"{len(torn)} training texts come with different labels; {what}.")
+        notes.append(f"{len(torn)} training texts appear with different labels; {what}.")
     if len(kept) < FEWEST_ROWS:
         raise UserError(
             f"{name} has {len(kept)} usable rows ({len(rows)} in all, {len(empty)} with an empty "
@@ -95,7 +95,7 @@ def class_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]
 
 
 def _note_classes(counts: Counter, rows: int, notes: list[str]) -> None:
-    """Say where accuracy misleads, and where classes look like several labels a text."""
+    """Say where accuracy misleads, and where classes look like several labels per text."""
     label, most = counts.most_common(1)[0]
     if most > IMBALANCED * rows:
         notes.append(
@@ -105,7 +105,7 @@ def _note_classes(counts: Counter, rows: int, notes: list[str]) -> None:
         )
     if separator := separator_of(list(counts)):
         notes.append(
-            f"The labels look like several labels a text, separated by {tables.show(separator)}; "
+            f"The labels look like several labels per text, separated by {tables.show(separator)}; "
             f'each combination is a class of its own unless you give --multi-label "{separator}".'
         )
 
@@ -150,7 +150,7 @@ def group(rows: tables.Examples, tested: tables.Examples | None, notes: list[str
     else:
         groups = [text_key(text) for part in every for text in part.texts]
         notes.append(
-            f"More than {MOST_COMPARED:,} rows: near-duplicates are not looked for, only rows with "
+            f"More than {MOST_COMPARED:,} rows: near-duplicates are not searched for, only rows with "
             "the same first text are kept on one side of a split."
         )
     if templates := _templates(rows.labels, groups):
@@ -213,24 +213,24 @@ def evaluation_rows(
     rows, name = tables.read_examples(test, columns, notes), tables.short_name(test)
     if str(test) == str(train) or (Path(train).is_file() and Path(test).samefile(train)):
         raise UserError(
-            f"{name} is both the training and the evaluation file; leave --test out to hold some "
-            "rows back."
+            f"{name} is both the training and the evaluation file; leave --test out to hold out some "
+            "rows."
         )
     there = {x for labels in rows.labels for x in labels} if columns.multi_label else rows.labels
     if unknown := sorted(set(there) - set(label_names)) if label_names else []:
         raise UserError(
-            f"{name} has labels that training lacks: {tables.listing(unknown)} (training has "
+            f"{name} has labels that are not in the training data: {tables.listing(unknown)} (training has "
             f"{tables.listing(label_names)}); correct them or add training rows."
         )
     if empty := len(rows.empty_rows()):
-        notes.append(f"{empty} evaluation rows have an empty text; they are scored all the same.")
+        notes.append(f"{empty} evaluation rows have an empty text; they are scored anyway.")
     labels_of: dict[str, set] = defaultdict(set)
     for text, row_label in zip(rows.joined(), rows.labels, strict=True):
         labels_of[text].add(row_label)
     if repeats := len(rows) - len(labels_of):
         notes.append(f"{repeats} evaluation rows repeat the text of another.")
     if torn := sum(len(labels) > 1 for labels in labels_of.values()):
-        notes.append(f"{torn} evaluation texts come with different labels.")
+        notes.append(f"{torn} evaluation texts appear with different labels.")
     if not label_names and len(set(rows.labels)) == 1:
         notes.append("All evaluation labels are the same number: correlations are 0.")
     return rows

@@ -50,7 +50,7 @@ def rows(name: str, folder: str | Path | None = None) -> dict[str, tables.Exampl
     loaded = _from_hub(name) if folder is None else _from_folder(name, Path(folder), sides.values())
     if missing := [split for split in sides.values() if split not in loaded]:
         raise UserError(
-            f"{where} has no split {tables.listing(missing)}; it is no whole GLUE task."
+            f"{where} has no split {tables.listing(missing)}; it is not a complete GLUE task."
         )
     return {side: _examples(loaded[split], name, where) for side, split in sides.items()}
 
@@ -116,7 +116,7 @@ def _from_hub(name: str) -> dict:
             return datasets.load_dataset("nyu-mll/glue", name)
     except Exception as error:  # connection, cache, disk: datasets raises many kinds
         raise UserError(
-            f"glue/{name} is not on this machine and the hub does not give it "
+            f"glue/{name} is not on this machine and cannot be loaded from the hub "
             f"({type(error).__name__}); connect to the network, or save the task to a folder and "
             "set TINYBERT_LITE_GLUE to it, or use --task reviews, which needs no hub."
         ) from error

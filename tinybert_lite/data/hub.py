@@ -53,7 +53,7 @@ def _parts(table: str) -> tuple[str, str, str | None]:
     found = re.fullmatch(r"hub:((?:[A-Za-z]:[\\/])?[^:]+)(?::([^:]*))?(?::([^:]*))?", table)
     if not found or not (HUB_NAME.fullmatch(found[1]) or Path(found[1]).expanduser().is_dir()):
         raise UserError(
-            f"{table!r} names no data set; write {PREFIX}OWNER/NAME, {PREFIX}OWNER/NAME:SPLIT, or "
+            f"{table!r} is not the name of a data set; write {PREFIX}OWNER/NAME, {PREFIX}OWNER/NAME:SPLIT, or "
             "the folder of a saved one in place of OWNER/NAME."
         )
     return found[1], found[2] or "train", found[3] or None
@@ -83,7 +83,7 @@ def _from_folder(table: str, folder: Path) -> Any:
         return datasets.load_from_disk(str(folder))
     except Exception as error:  # pyarrow and datasets raise many kinds for a damaged folder
         raise UserError(
-            f"{table} is no saved data set or is damaged; it takes a folder that datasets' "
+            f"{table} is not a saved data set or is damaged; hub: takes a folder that datasets' "
             "save_to_disk wrote (give a table in it as a file, without hub:)."
         ) from error
 
@@ -103,7 +103,7 @@ def _from_hub(table: str, name: str, config: str | None) -> Any:
             ) from error
         raise UserError(
             f"{table} cannot be loaded ({type(error).__name__}): it is not on this machine and the "
-            "hub does not give it; check its name, connect to the network, or give a file instead."
+            "hub does not provide it; check its name, connect to the network, or give a file instead."
         ) from error
 
 

@@ -30,7 +30,7 @@ def save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str
     except Exception as error:  # safetensors raises its own type for a full disk
         remove(beside)
         raise UserError(
-            f"The checkpoint {file} could not be written ({error}); free some space or take another "
+            f"The checkpoint {file} could not be written ({error}); free some space or choose another "
             "--out. The one before it is still whole."
         ) from error
 
@@ -42,6 +42,6 @@ def load_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}  # noqa: SIM118
     except Exception as error:
         raise UserError(
-            f"The checkpoint {file} is broken ({error}); remove it and give the command again: "
-            "what it held is made again."
+            f"The checkpoint {file} is broken ({error}); remove it and run the command again: "
+            "what it held will be computed again."
         ) from error

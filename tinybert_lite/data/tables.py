@@ -191,7 +191,7 @@ def _checked_kind(path: Path, name: str) -> str:
     if kind not in SUFFIXES or (packed and kind in (".parquet", ".xlsx")):
         raise UserError(
             f"{name} does not end in .csv, .tsv or .jsonl (each also with .gz), .parquet or .xlsx; "
-            "save it as one of these, and name it so."
+            "save it as one of these, with the matching suffix."
         )
     return kind
 
@@ -218,7 +218,7 @@ def _read_bytes(path: Path, name: str) -> bytes:
     try:
         data = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        reason = "is damaged or is no gzip file" if packed else "is unreadable"
+        reason = "is damaged or is not a gzip file" if packed else "is unreadable"
         raise UserError(f"{name} {reason}; check it, or copy it again.") from error
     for magic, what in OTHER_FORMATS.items():
         if data.startswith(magic):
@@ -243,7 +243,7 @@ def _decoded(data: bytes, name: str, notes: list[str]) -> str:
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise UserError(
-            f"{name} has a NUL character in line {line}: it is damaged, or UTF-16 without its "
+            f"{name} has a NUL character in line {line}: it is damaged, or UTF-16 without a byte-order "
             "mark; save it as UTF-8."
         )
     if not text.strip():
@@ -395,7 +395,7 @@ def _read_parquet(path: Path, name: str, wanted: Sequence[str]) -> Cells:
     except UserError:
         raise
     except Exception as error:  # pyarrow raises many kinds for a damaged file
-        raise UserError(f"{name} is no Parquet file or is damaged; write it again.") from error
+        raise UserError(f"{name} is not a Parquet file or is damaged; write it again.") from error
     return list(range(1, table.num_rows + 1)), cells
 
 
@@ -414,7 +414,7 @@ def _excel_rows(path: Path, name: str, notes: list[str]) -> list[tuple[int, list
         ) from error
     except Exception as error:  # zipfile, XML and openpyxl raise many kinds for a damaged file
         raise UserError(
-            f"{name} is no Excel workbook or is damaged; save the sheet again, or as CSV UTF-8."
+            f"{name} is not an Excel workbook or is damaged; save the sheet again, or as CSV UTF-8."
         ) from error
     if len(sheets) > 1:
         notes.append(
@@ -524,7 +524,7 @@ def _number(value: Any, column: str, line: int, name: str) -> float | None:
     if number is None or isinstance(value, bool):
         raise UserError(
             f"Line {line} of {name} has {show(value)} in column {show(column)} where a number is "
-            "needed; correct it, or leave --regression out to take the labels as classes."
+            "needed; correct it, or leave --regression out to treat the labels as classes."
         )
     if not math.isfinite(number) or abs(number) > LARGEST_NUMBER:
         raise UserError(

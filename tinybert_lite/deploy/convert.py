@@ -74,7 +74,7 @@ def load_tinybert_state(
             wrong.append(old)
     if wrong:
         raise UserError(
-            f"{wrong[0]} is no tensor of a TinyBERT (bert.*, classifier.*, fit_dense.*, cls.*), "
+            f"{wrong[0]} is not a tensor of a TinyBERT (bert.*, classifier.*, fit_dense.*, cls.*), "
             f"and {len(wrong) - 1} more; give the state dict of the student alone."
         )
     tensors = {mapped[old]: state[old].detach().float() for old in mapped}

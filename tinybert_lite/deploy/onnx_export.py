@@ -91,7 +91,7 @@ def to_onnx(model: PreTrainedModel, file: Path, inputs: list[str]) -> Path:
     except (RuntimeError, ValueError, TypeError) as error:
         why = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(
-            f"{type(model).__name__} cannot be written as ONNX ({why[0][:160]}); take a "
+            f"{type(model).__name__} cannot be written as ONNX ({why[0][:160]}); use a "
             "BERT-family classifier of transformers."
         ) from error
     finally:
@@ -144,7 +144,7 @@ class OnnxClassifier:
         except Exception as error:  # onnxruntime has a type for each way a file can be broken
             why = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"{file} is no ONNX model that can be run ({why[0][:160]}); export it again."
+                f"{file} is not an ONNX model that can be run ({why[0][:160]}); export it again."
             ) from error
         self.inputs = [i.name for i in self.session.get_inputs()]
 

@@ -237,7 +237,7 @@ def _paired(sides: list[Side], relations: int | None, notes: list[str]) -> list[
             for s in sides
         ]
     except ValueError as error:
-        raise UserError(f"{str(error)[:-1]}; take a number that divides both widths.") from error
+        raise UserError(f"{str(error)[:-1]}; choose a number that divides both widths.") from error
     if not teacher == student == relations:
         notes.append(
             f"Maps are those of {relations} relation heads, into which the teacher's {teacher} heads "
@@ -330,8 +330,8 @@ def _side(model: PreTrainedModel, inputs: dict[str, Tensor], real: int) -> Side:
     # Models with an attention of their own ignore the registered one and return probabilities.
     if seen is None or not all(isinstance(pair, tuple) for pair in seen.attention):
         raise UserError(
-            f"{type(model).__name__} does not hand out its queries and keys; the explorer reads "
-            "models with BERT's attention: BERT, RoBERTa, ELECTRA, DistilBERT, ALBERT and the like."
+            f"{type(model).__name__} does not return its queries and keys; the explorer reads "
+            "models with BERT's attention: BERT, RoBERTa, ELECTRA, DistilBERT, ALBERT and similar models."
         )
     queries, keys = (
         np.stack([pair[i][0].float().cpu().numpy() for pair in seen.attention]) for i in (0, 1)

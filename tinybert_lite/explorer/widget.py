@@ -190,7 +190,7 @@ class Explorer(anywidget.AnyWidget):
             "step": (-1, len(seen.snapshots) - 1),
         }[name]
         if not low <= proposal["value"] <= high:
-            raise UserError(f"{name}={proposal['value']} is not there; take {low} to {high}.")
+            raise UserError(f"{name}={proposal['value']} is not there; choose {low} to {high}.")
         return proposal["value"]
 
     # ---- numbers
@@ -286,7 +286,7 @@ class Explorer(anywidget.AnyWidget):
                 raise UserError("There are no snapshots to draw; pass snapshots to explore().")
             steps = [s.step for s in seen.snapshots]
             return plots.training_curves(steps, self.layer_losses())
-        raise UserError(f"There is no view called {view!r}; take {', '.join(VIEWS)} or cka.")
+        raise UserError(f"There is no view called {view!r}; choose {', '.join(VIEWS)} or cka.")
 
     def save(self, path: str | Path, view: str | None = None) -> Path:
         """Write the static twin of a view; the suffix decides (.png, .svg, .pdf)."""

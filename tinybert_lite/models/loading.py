@@ -42,7 +42,7 @@ def check_teacher(config: PretrainedConfig) -> None:
     """
     if config.model_type not in TEACHERS:
         raise UserError(
-            f"A teacher of the family {config.model_type} cannot be distilled here; take one of "
+            f"A teacher of the family {config.model_type} cannot be distilled here; choose one of "
             f"{', '.join(sorted(TEACHERS))}."
         )
 
@@ -79,7 +79,7 @@ def classifier_head(model: PreTrainedModel) -> nn.Linear:
     head = getattr(head, "out_proj", head)
     if not isinstance(head, nn.Linear):
         raise UserError(
-            f"{type(model).__name__} has no linear layer named classifier; take a BERT-family classifier."
+            f"{type(model).__name__} has no linear layer named classifier; use a BERT-family classifier."
         )
     return head
 
@@ -111,17 +111,17 @@ def check_kind(model: PreTrainedModel, name: str, kind: str) -> None:
     several = model.config.problem_type == labels.MULTI_LABEL
     if kind == "regression" and (several or model.config.num_labels != 1):
         raise UserError(
-            f"{name} predicts {model.config.num_labels} classes and the task asks for a number; "
-            "fine-tune a teacher for it (run, finetune)."
+            f"{name} predicts {model.config.num_labels} classes but the task needs a number; "
+            "fine-tune a teacher for it (with run or finetune)."
         )
     if kind == "multilabel" and not several:
         raise UserError(
-            f"{name} predicts one label a text and the task has several (problem_type in its "
-            f"config.json is not {labels.MULTI_LABEL}); fine-tune a teacher for it (run, finetune)."
+            f"{name} predicts one label per text, but the task has several (problem_type in its "
+            f"config.json is not {labels.MULTI_LABEL}); fine-tune a teacher for it (with run or finetune)."
         )
     if kind == "classification" and several:
         raise UserError(
-            f"{name} predicts several labels a text and the task has one; give --multi-label, or "
+            f"{name} predicts several labels per text, but the task has one; give --multi-label, or "
             "another model."
         )
 
@@ -149,13 +149,13 @@ def resolve(name: str) -> str:
     if name == EMBEDDED_TEACHER or name in catalog.names():
         return os.environ.get("TINYBERT_LITE_TEACHER") or str(assets.path("teacher"))
     if Path(name).is_dir() and not (Path(name) / "config.json").is_file():
-        raise UserError(f"The folder {name} holds no model: there is no config.json in it.")
+        raise UserError(f"The folder {name} contains no model: there is no config.json in it.")
     if Path(name).is_file():
         raise UserError(f"{name} is a file; give the folder of a model, with config.json in it.")
     if not Path(name).is_dir() and not HUB_NAME.fullmatch(name):
         raise UserError(
-            f"There is no folder {name}; check the path of the model (a relative one begins "
-            "where the command is given)."
+            f"There is no folder {name}; check the path of the model (a relative path starts "
+            "from the current folder)."
         )
     return name
 
@@ -191,7 +191,7 @@ def _load(loader, name: str, **options):
         except Exception as error:
             raise UserError(
                 f"There is no folder {name}, and the hub cannot be reached for a model of that name: "
-                f"give {EMBEDDED_TEACHER} or a folder, or come back with a network."
+                f"give {EMBEDDED_TEACHER} or a folder, or try again with a network."
             ) from error
     for file in Path(place).glob("model*.safetensors"):
         only_floats(file)
@@ -217,7 +217,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     tokenizer = _load(AutoTokenizer, name)
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
         raise UserError(
-            f"{name} holds no tokenizer; put the tokenizer.json that belongs to its model there."
+            f"{name} contains no tokenizer; put the tokenizer.json that belongs to its model there."
         )
     if load_config(name).model_type in NO_TOKEN_TYPES:  # whatever its tokenizer would return
         tokenizer.model_input_names = ["input_ids", "attention_mask"]
@@ -242,8 +242,8 @@ def load_classifier(
         return load_shipped(name)
     if name in catalog.names():
         raise UserError(
-            f"{name} is shipped as it is, fine-tuned; distill takes it as its teacher, and "
-            f"run and finetune start from {EMBEDDED_TEACHER}."
+            f"{name} is fine-tuned already: use it as the teacher of distill, or start run "
+            f"or finetune from {EMBEDDED_TEACHER}."
         )
     options = {}
     if regression:
@@ -304,18 +304,18 @@ def _whole(model: PreTrainedModel, name: str, report: dict, head_too: bool) -> N
         raise UserError(
             f"The weights of {name} do not fit its config.json: {encoder[0]} is {how}"
             + (f", and {len(encoder) - 1} more" if len(encoder) > 1 else "")
-            + "; it is no BERT-family model, or the two files are of different models."
+            + "; it is not a BERT-family model, or the two files belong to different models."
         )
     beyond = [k for k in report["unexpected_keys"] if ".layer." in k]
     if beyond:
         raise UserError(
-            f"The weights of {name} do not fit its config.json: {min(beyond)} is of a layer that it "
-            f"does not have, and {len(beyond) - 1} more; the two files are of different models."
+            f"The weights of {name} do not fit its config.json: {min(beyond)} belongs to a layer that it "
+            f"does not have, and {len(beyond) - 1} more; the two files belong to different models."
         )
     sick = [k for k, t in model.state_dict().items() if not torch.isfinite(t).all()]
     if sick:
         raise UserError(
-            f"The weights of {name} hold NaN or infinite numbers ({sick[0]}); take an earlier copy."
+            f"The weights of {name} hold NaN or infinite numbers ({sick[0]}); use an earlier copy."
         )
     if made_up and head_too:
         raise UserError(
@@ -330,7 +330,7 @@ def _fitting_tokenizer(model: PreTrainedModel, name: str) -> PreTrainedTokenizer
     if len(tokenizer) > known:
         raise UserError(
             f"The tokenizer of {name} has {len(tokenizer):,} tokens and its model has embeddings for {known:,}; "
-            "take the tokenizer that belongs to the model."
+            "use the tokenizer that belongs to the model."
         )
     return tokenizer
 
@@ -355,7 +355,7 @@ def only_floats(file: Path) -> None:
         if key.endswith((".weight", ".bias")) and kind not in ("F16", "BF16", "F32", "F64"):
             raise UserError(
                 f"{file} holds {key} as {kind}; the weights of a model must be floating-point "
-                "numbers of 16, 32 or 64 bits, so take the model as it was before it was quantized."
+                "numbers of 16, 32 or 64 bits, so use the model from before it was quantized."
             )
 
 

@@ -35,7 +35,7 @@ def add_lora(model: PreTrainedModel, rank: int) -> nn.Module:
     """
     if rank > (width := model.config.hidden_size):
         raise UserError(
-            f"--lora-rank {rank} is more than the width of the teacher's layers, {width}; take a "
+            f"--lora-rank {rank} is more than the width of the teacher's layers, {width}; choose a "
             "small rank such as 16, or 0 to train all weights."
         )
     from peft import LoraConfig, get_peft_model

@@ -47,13 +47,13 @@ def load_masked_lm(
         model = _base(name, whole=True)
         if not hasattr(model, "cls"):
             raise UserError(
-                f"{name!r} is no BERT masked language model; take bert-base-uncased, say."
+                f"{name!r} is not a BERT masked language model; use bert-base-uncased, for example."
             )
         return model.eval(), tokenizer
     file = Path(checkpoint or CHECKPOINT) / "model.safetensors"
     if not file.is_file():
         raise UserError(
-            f"There is no masked-LM head in {file.parent}: `make checkpoints` trains it, or take "
+            f"There is no masked-LM head in {file.parent}: train it with `make checkpoints`, or use "
             "--masked-lm bert-base-uncased where there is a network."
         )
     with safe_open(file, "pt") as stored:
@@ -88,7 +88,7 @@ def _base(name: str, whole: bool = False) -> PreTrainedModel:
     if whole and report["missing_keys"]:  # transformers made them up: its words would be noise
         raise UserError(
             f"{name!r} has no trained masked-LM head ({min(report['missing_keys'])} is missing); "
-            f"take {EMBEDDED_TEACHER}, or a BERT masked language model."
+            f"use {EMBEDDED_TEACHER}, or a BERT masked language model."
         )
     return model
 

@@ -82,7 +82,7 @@ def _epochs(phase: str) -> Any:
     return option(
         None,
         f"passes over the texts (default: {recombined if phase == 'prediction' else ''}"
-        f"as many as make {ENOUGH_STEPS[phase]:,} steps, at least 2 "
+        f"enough for {ENOUGH_STEPS[phase]:,} steps, at least 2 "
         f"and at most 30; for reviews {REVIEWS_EPOCHS[phase]:g})",
         phases=(phase,),
     )
@@ -103,8 +103,8 @@ class DistillationConfig:
     regression: bool = _of_task(False, "the labels are numbers to predict")
     multi_label: str | None = option(
         None,
-        "a text may have several labels, or none, separated by this in the label column (without a "
-        "value by |); list where the column holds lists (default: one label a text)",
+        "a text may have several labels, or none, with SEPARATOR between them in the label column "
+        "(| if you give no value); list if the column holds lists (default: one label per text)",
         phases=TASK_PHASES,
         group="task",
         metavar="SEPARATOR",
@@ -117,37 +117,37 @@ class DistillationConfig:
     student: str = option(
         "lite",
         "layers × width (parameters): lite 3 × 192 (7.3 M), nano 3 × 84 (2.9 M), "
-        "tinybert4 4 × 312 (14.4 M), tinybert6 6 × 768 (67.0 M), or a size of your own as 3x128",
+        "tinybert4 4 × 312 (14.4 M), tinybert6 6 × 768 (67.0 M), or your own size, such as 3x128",
         phases=STUDENT_PHASES,
         group="models",
     )
     heads: int | None = option(
         None,
-        "the student's attention heads (default: the teacher's number, or the next smaller one that "
+        "the student's attention heads (default: as many as the teacher's, or the next smaller number that "
         "divides both widths)",
         phases=STUDENT_PHASES,
         group="models",
     )
     feed_forward: int | None = option(
         None,
-        "width of the student's feed-forward layers (default: the preset's; for a size of your own "
-        "four times its width)",
+        "width of the student's feed-forward layers (default: the preset's; for your own size, four "
+        "times its width)",
         phases=STUDENT_PHASES,
         group="models",
         metavar="WIDTH",
     )
     embedding_size: int | None = option(
         None,
-        "width of the student's embedding tables, with a matrix up to its layers: most of a small "
-        "student's parameters are there (default: the width of its layers)",
+        "width of the student's embedding tables, which hold most of a small student's parameters; a "
+        "matrix projects them to the width of its layers (default: the width of its layers)",
         phases=STUDENT_PHASES,
         group="models",
         metavar="WIDTH",
     )
     relation_heads: int | None = option(
         None,
-        "compare attention on this many relation heads, as MiniLMv2 does (default: the student's "
-        "heads; equation 7 where the teacher has as many)",
+        "compare attention on this many relation heads, as MiniLMv2 does (default: as many as "
+        "the student's heads; equation 7 if the teacher has as many)",
         phases=STUDENT_PHASES,
         group="models",
         metavar="R",
@@ -155,15 +155,16 @@ class DistillationConfig:
     init: str | None = option(
         None,
         "the student's initial weights: random, svd (of the teacher's embeddings), general (the "
-        "shipped general student of this size), a shipped one's name, or the model folder that "
-        "general wrote (default: general where the teacher is minilm or a shipped one and a general "
-        "student of this size is shipped, else svd; for the command general random)",
+        "shipped general student of this size), the name of a shipped general student, or a model "
+        "folder written by the command general (default: general if the teacher is minilm or a "
+        "shipped one and a general student of this size is shipped, else svd; for the command "
+        "general: random)",
         phases=STUDENT_PHASES,
         group="models",
     )
     mapping: str | list[int] = option(
         "uniform",
-        "g(m): uniform (2,4,6 of 6 for a student of 3 layers), top, bottom, or layers as 1,3,6",
+        "g(m): uniform (2,4,6 of 6 for a student of 3 layers), top, bottom, or layers such as 1,3,6",
         phases=STUDENT_PHASES,
         group="models",
         parse=parse_mapping,
@@ -194,7 +195,7 @@ class DistillationConfig:
 
     unlabeled: bool = option(
         True,
-        "for reviews: do not train on the unlabeled sentences as well",
+        "for reviews: do not train on the additional, unlabeled sentences",
         phases=("intermediate", "prediction"),
         flag="--no-unlabeled",
     )
@@ -210,27 +211,27 @@ class DistillationConfig:
     )
     quick: bool = option(
         False,
-        "the short recipe: no recombined texts; a third of the time, and a less accurate student",
+        "the short recipe, without recombined texts: a third of the time, a less accurate student",
         phases=("prediction",),
     )
     recombine: int | None = option(
         None,
-        "texts recombined from the training texts that the prediction step reads too (default: "
+        "number of recombined texts that the prediction step trains on as well (default: "
         f"{RECOMBINED_PER_TEXT} for each training text, at most {MOST_RECOMBINED:,}; with --quick 0)",
         phases=("prediction",),
     )
     temperature: float = option(1.0, "temperature of equation 10", phases=("prediction",))
     lora_rank: int = option(
         16,
-        "fine-tune low-rank updates (LoRA) of this rank; 0 for all weights",
+        "fine-tune low-rank updates (LoRA) of this rank; 0 fine-tunes all weights",
         phases=("finetune",),
         metavar="RANK",
     )
 
     metric: str | None = option(
         None,
-        "score that selects the checkpoint and that retained refers to: accuracy, f1, macro_f1, "
-        "matthews, for several labels a text micro_f1, macro_f1, for numbers pearson, spearman "
+        'score that selects the checkpoint and that "retained" refers to: accuracy, f1, macro_f1, '
+        "matthews; for several labels per text micro_f1, macro_f1; for numbers pearson, spearman "
         "(default: the task's own; the student is then selected by its agreement with the teacher "
         "on dev)",
         phases=TASK_PHASES,
@@ -272,12 +273,12 @@ class RuntimeConfig:
     progress: bool = option(True, "no progress bars", group="runtime", flag="--quiet")
     save_seconds: float = option(60.0, "seconds between checkpoints", group="runtime")
     keep_gib: float = option(
-        4.0, "GiB of memory in which the teacher's outputs may be kept", group="runtime"
+        4.0, "GiB of memory for keeping the teacher's outputs", group="runtime"
     )
     keep_disk_gib: float = option(
         0.0,
-        "GiB of disk in which teacher outputs that need more memory may be kept; without it the "
-        "teacher runs at every step",
+        "GiB of disk for teacher outputs that do not fit in memory; with 0 the teacher then runs at "
+        "every step",
         group="runtime",
     )
 
@@ -336,9 +337,9 @@ def read_config(file: str | Path, phases: tuple[str, ...]) -> tuple[dict, dict]:
     of = tuple(content["phases"])
     if of != phases:
         command = next((name for name, known in COMMAND_PHASES.items() if known == of), None)
-        hint = f"give {command} --config {file}" if command else "take another file"
+        hint = f"use it with {command} --config {file}" if command else "choose another file"
         raise UserError(
-            f"{file} is of a run with other phases ({', '.join(map(str, of))}); {hint}."
+            f"{file} is from a run with other phases ({', '.join(map(str, of))}); {hint}."
         )
     runtime = content.get("runtime", {})
     if not isinstance(runtime, dict):

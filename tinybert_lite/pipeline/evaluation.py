@@ -66,7 +66,9 @@ def evaluate_model(
     validate(options)
     task = load_task(options)
     if split not in task.splits:
-        raise UserError(f"{task.name} has no split {split!r}; take {', '.join(task.splits)}.")
+        raise UserError(
+            f"{task.name} has no split {split!r}; choose one of {', '.join(task.splits)}."
+        )
     classifier, tokenizer = load_classifier(model)
     match_task(classifier, model, task.kind, task.label_names)
     s = task.splits[split]

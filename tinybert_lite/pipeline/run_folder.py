@@ -67,18 +67,18 @@ def _claim(out: Path, config: dict, runtime: dict[str, Any] | None) -> bool:
     file = out / "config.json"
     if not file.is_file():
         if any(p.name not in (".lock", "config.json.part") for p in out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no run; take another --out.")
+            raise UserError(f"{out} is not empty and holds no run; choose another --out.")
         write_json(file, config | ({"runtime": runtime} if runtime else {}))
         return True
-    before = read_json(file, "take another --out")
+    before = read_json(file, "choose another --out")
     if "phases" not in before:
-        raise UserError(f"{out} does not hold a run but something else; take another --out.")
+        raise UserError(f"{out} holds something other than a run; choose another --out.")
     before.pop("runtime", None)
     differing = [k for k in config | before if config.get(k) != before.get(k)]
     if differing:
         raise UserError(
             f"{out} holds a run with other settings ({', '.join(sorted(differing))}); "
-            "take another --out, or give that run's command again."
+            "choose another --out, or repeat that run's command."
         )
     return False
 
@@ -100,7 +100,7 @@ class FinishedPhases:
     def load(self) -> None:
         """Read phases.json. Raises UserError if it is broken."""
         if self.file.is_file():
-            fix = "remove it and give the command again: its phases are done again"
+            fix = "remove it and run the command again: its phases will be repeated"
             stored = read_json(self.file, fix)
             if not all(
                 isinstance(f, dict) and {"seconds", "dev"} <= f.keys() for f in stored.values()
@@ -166,6 +166,6 @@ def save_model(
         raise
     except Exception as error:
         raise UserError(
-            f"The model could not be written into {folder} ({error}); free some space and give "
+            f"The model could not be written into {folder} ({error}); free some space and run "
             "the same command again."
         ) from error

@@ -33,7 +33,7 @@ def load_task(config: DistillationConfig) -> tasks.Task:
     """The task that the configuration names: a known one, or the user's own files."""
     if (config.task is None) == (config.train is None):
         raise UserError(
-            "Name either a task (--task reviews) or your own file (--train a.csv --text COLUMN "
+            "Give either a task (--task reviews) or your own file (--train a.csv --text COLUMN "
             "--label COLUMN)."
         )
     if config.task is not None:
@@ -69,7 +69,7 @@ def with_metric(task: tasks.Task, metric: str | None) -> tasks.Task:
     labels: Any = task.splits["train"].labels
     known = [name for name in task.score(labels, labels) if name != "mse"]  # larger is better
     if metric not in known:
-        raise UserError(f"{task.name} has no metric {metric!r}; take {', '.join(known)}.")
+        raise UserError(f"{task.name} has no metric {metric!r}; choose one of {', '.join(known)}.")
     return dataclasses.replace(task, metric=metric)
 
 
@@ -82,7 +82,7 @@ def validate(
     _check_ranges(config, runtime or RuntimeConfig(), phases)
     student_preset(config.student)
     if config.projection not in ("paper", "shared"):
-        raise UserError(f"There is no projection {config.projection!r}; take paper or shared.")
+        raise UserError(f"There is no projection {config.projection!r}; choose paper or shared.")
     _check_init(config)
     if config.masked_lm != "minilm" and not config.augment:
         raise UserError("--masked-lm proposes words for --augment; give both, or neither.")
@@ -139,13 +139,13 @@ def _check_init(config: DistillationConfig) -> None:
         raise UserError(
             f"No general student of size {config.student} is shipped"
             + (f" (there are {', '.join(shipped)})" if shipped else "")
-            + "; make one with general and give its model folder as --init."
+            + "; make one with the command general and give its model folder as --init."
         )
     if not Path(start).is_dir():
         raise UserError(
             f"There is no folder {start}; --init takes random, svd, general"
             + "".join(f", {name}" for name in shipped)
-            + ", or the model folder that general wrote."
+            + ", or a model folder written by the command general."
         )
 
 
@@ -163,7 +163,7 @@ def validate_student(config: DistillationConfig) -> None:
     for width in (student.hidden_size, teacher.hidden_size):
         if width % (config.relation_heads or 1):
             raise UserError(
-                f"--relation-heads {config.relation_heads} does not divide the width {width}; take a "
+                f"--relation-heads {config.relation_heads} does not divide the width {width}; choose a "
                 "number that divides the widths of student and teacher."
             )
     layer_mapping(teacher.num_hidden_layers, student.num_hidden_layers, config.mapping)

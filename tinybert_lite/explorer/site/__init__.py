@@ -103,7 +103,7 @@ def to_onnx(model: PreTrainedModel, file: Path) -> Path:
     except (RuntimeError, ValueError, TypeError) as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{type(model).__name__} cannot be written as ONNX ({why[:160]}); take a BERT-family "
+            f"{type(model).__name__} cannot be written as ONNX ({why[:160]}); use a BERT-family "
             "classifier of transformers."
         ) from error
     graph = onnx.load(str(file))

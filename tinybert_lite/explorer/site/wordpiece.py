@@ -27,7 +27,7 @@ def table(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
     )
     if parts != ["BertNormalizer", "BertPreTokenizer", "WordPiece"] or not plain:
         raise UserError(
-            "The live page splits text by BERT's WordPiece only; take models with a BERT tokenizer."
+            "The live page splits text by BERT's WordPiece only; use models with a BERT tokenizer."
         )
     model = whole["model"]
     replaced: list[list[str]] = []
