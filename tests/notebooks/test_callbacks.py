@@ -82,5 +82,5 @@ def test_the_mapping_editor_says_how_far_each_layer_has_to_go(edited, layers, br
 
 
 def test_the_mapping_editor_refuses_a_layer_that_does_not_exist(edited):
-    with pytest.raises(UserError, match="Teacher layer 7"):
+    with pytest.raises(UserError, match="no layer 7"):
         edited(2, 4, 7)
