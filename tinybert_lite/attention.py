@@ -1,8 +1,8 @@
-"""Attention functions that hand out raw scores, or queries and keys, of stock transformers models.
+"""Attention functions that return raw scores, or queries and keys, of stock transformers models.
 
-Stock models return attention after softmax; equation 7 wants it before. transformers lets one
-register an attention function by name. The trap: registering the function alone makes
-transformers drop the padding mask without a word, so each name is registered with its mask too.
+Stock models return attention after softmax; equation 7 compares it before. transformers lets one
+register an attention function by name. The trap: registering the function alone makes transformers
+silently drop the padding mask, so each name is registered with its mask too.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ NAMES = {"scores": SCORES, "qk": QUERIES_KEYS}
 
 @dataclass
 class ForwardOutputs:
-    """What one forward pass of a model with M layers gives a distillation loss.
+    """What a distillation loss needs from one forward pass of a model with M layers.
 
     `logits` (batch, classes), None for an encoder without a head; `hidden` M + 1 tensors
     (batch, l, width), the embedding output first; `attention` one entry per layer: scores
@@ -37,7 +37,7 @@ class ForwardOutputs:
 
 
 def _attend_with_scores(module, query, key, value, attention_mask, scaling, dropout=0.0, **_):
-    """Attention that returns QKᵀ/√d_k beside its output instead of the probabilities."""
+    """Attention that returns QKᵀ/√d_k in place of the probabilities."""
     scores = query @ key.transpose(-1, -2) * scaling
     masked = scores if attention_mask is None else scores + attention_mask
     probabilities = F.dropout(F.softmax(masked, dim=-1), dropout, training=module.training)
@@ -65,9 +65,9 @@ def capture(
 
     `inputs` is what the tokenizer returns (input_ids, attention_mask, … (batch, l)).
     `what="scores"` gives eq. 7's scores, `what="qk"` queries and keys for its Gram form. Training
-    mode and gradients are the caller's choice. Padded rows hold numbers without a meaning.
+    mode and gradients are the caller's choice. Values in padded rows are meaningless.
 
-    Raises UserError for a model whose attention cannot be had this way.
+    Raises UserError for a model whose attention cannot be captured.
     """
     if what not in NAMES:
         raise ValueError(f"what is 'scores' or 'qk', not {what!r}.")
@@ -86,7 +86,7 @@ def capture(
 
 @contextmanager
 def attention_implementation(model: PreTrainedModel, what: str) -> Iterator[None]:
-    """Switch a model to the attention function that hands out `what`, and back afterwards.
+    """Switch a model to the attention function that returns `what`, and back afterwards.
 
     Models that share one config object switch together: `capture` of one is safe, running the
     other inside the block is not.

@@ -2,7 +2,7 @@
 
 A word that is one piece of the vocabulary is masked, and the K words the masked language model
 finds most likely there are its candidates. A word of several pieces takes its K nearest neighbors
-among the GloVe vectors. Then N_a times over, each word is replaced with probability p_t by one of
+among the GloVe vectors. Then, N_a times, each word is replaced with probability p_t by one of
 its candidates, all equally likely. The candidates of a sentence are found once; draws are cheap.
 """
 
@@ -37,7 +37,7 @@ VARIANTS = {
     "sst2": 20,
     "stsb": 30,
 }
-CHUNK = 256  # rows that share their batches; what a killed run does again at most
+CHUNK = 256  # rows that share their batches; a killed run repeats at most this many
 _CONTRACTION = re.compile(r"['’](?:t|s|re|ve|ll|d|m)\b", re.IGNORECASE)
 
 MaskedLM = tuple[PreTrainedModel, PreTrainedTokenizerBase]
@@ -133,9 +133,9 @@ def find_candidates(
     """The words of each text with their candidates and scores, best first.
 
     A score is the masked LM's probability or the cosine of GloVe. Every masked word of every text
-    is a row of a batch, rows of like length side by side, and the head is computed at the masks
+    is a row of a batch, rows of similar length together, and the head is computed at the masks
     alone. `together` > 1 masks up to as many words of a sentence at once, in as many fewer rows:
-    faster by that factor, no longer the letter of Algorithm 1.
+    faster by that factor, no longer exactly Algorithm 1.
     """
     model, tokenizer = masked_lm
     ids, all_words = split_words(tokenizer, texts, keep)
@@ -186,7 +186,8 @@ def draw(
     """One new sentence, and for each word the number drawn and what replaced it (or None).
 
     What is between the words stays, and so does a capital first letter. A candidate is drawn
-    whether it is needed or not, so that one word's fate does not shift the draws of the next.
+    whether it is needed or not, so that the outcome for one word does not shift the draws of the
+    next.
     """
     out: list[str] = []
     drawn: list[tuple[float, str | None]] = []
@@ -210,7 +211,7 @@ def draw(
 
 
 def variants(text: str, words: Sequence[Word], seed: Sequence[int], n: int, p: float) -> list[str]:
-    """The different sentences of n draws, in the order drawn, the old one not among them."""
+    """The distinct sentences of n draws, in the order drawn, without the old one."""
     random = np.random.default_rng(list(seed))
     drawn = (draw(text, words, random, p)[0] for _ in range(n))
     return [new for new in dict.fromkeys(drawn) if new != text]
@@ -233,10 +234,10 @@ def augment(
 ) -> Iterator[dict]:
     """New rows as {"row", "side", "text"} (and "pair"), in the order of the old ones.
 
-    n, p and k are N_a, p_t and K of Algorithm 1. Of a pair, n times its first sentence is varied
-    beside the second as it was, then n times the second beside the first as it was. Repeats are
-    left out, so a short sentence gives fewer than n. What comes of a row depends on `seed`, on its
-    number and on its text, not on the batch. `first` is the row to begin with.
+    n, p and k are N_a, p_t and K of Algorithm 1. Of a pair, the first sentence is varied n times
+    with the second unchanged, then the second n times with the first unchanged. Repeats are left
+    out, so a short sentence gives fewer than n. The result for a row depends on `seed`, on its
+    number and on its text, not on the batch. `first` is the row to start at.
     """
     _check(texts, pairs, n, p, k, together)
     for start in range(first - first % CHUNK, len(texts), CHUNK):
@@ -275,12 +276,12 @@ def augment_file(
     progress: bool = True,
     **settings,
 ) -> Path:
-    """Write the rows of `augment` to `out`, one JSON object a line, and return its path.
+    """Write the rows of `augment` to `out`, one JSON object per line, and return its path.
 
-    Rows stream into `out`.part, which takes the place of `out` at the end. After a kill the same
-    call goes on where it was, to the same bytes; `out`.settings says with what it was made. Where
-    `out` is already there with these settings and texts, nothing is done. Raises UserError where
-    a part or a file of other settings is in the way.
+    Rows stream into `out`.part, which takes the place of `out` at the end. After a kill, the same
+    call resumes and writes the same bytes; `out`.settings records how the file was made. If `out`
+    exists with these settings and texts, nothing is done. Raises UserError if a part or a file with
+    other settings is in the way.
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -333,7 +334,7 @@ def _settings(texts, pairs, masked_lm: MaskedLM, glove: Glove, settings: dict) -
 
 
 def _keep_whole_chunks(part: Path) -> int:
-    """Cut a killed run's part down to the chunks it surely finished; the row to go on with."""
+    """Truncate a killed run's part to the chunks it finished; the row to resume at."""
     if not part.is_file():
         return 0
     last, starts = 0, {0: 0}
@@ -350,7 +351,7 @@ def _keep_whole_chunks(part: Path) -> int:
 
 
 def read_augmented(path: str | Path) -> tuple[list[str], list[str] | None, list[int]]:
-    """Texts, pairs (or None) and numbers of the old rows of a file that `augment_file` made."""
+    """Texts, pairs (or None) and row numbers of the old rows of a file that `augment_file` made."""
     with Path(path).open(encoding="utf-8") as stream:
         rows = [json.loads(line) for line in stream]
     pairs = [row["pair"] for row in rows] if rows and "pair" in rows[0] else None

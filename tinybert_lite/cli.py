@@ -99,7 +99,7 @@ def notes_on_stdout():
 
 
 def plain(error: BaseException) -> str | None:
-    """One sentence for what the user can fix; None for a fault of the program."""
+    """One sentence for what the user can fix; None for a bug."""
     if isinstance(error, UserError):
         return " ".join(str(error).split())
     # torch's error is recognized by its name: importing torch to report a typo would take seconds

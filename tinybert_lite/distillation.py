@@ -39,7 +39,7 @@ def finetune(
     name: str = "finetune",
     **options,
 ) -> History:
-    """Train a classifier on hard labels in place: classes, numbers, or several labels a text."""
+    """Train a classifier on hard labels in place: classes, numbers, or several labels per text."""
     multi_label = teacher.config.problem_type == MULTI_LABEL
     regression = teacher.config.num_labels == 1 and not multi_label
     labels = torch.from_numpy(train.labels).to(accelerator.device)
@@ -189,7 +189,7 @@ def prediction_loss(
     """Loss of the prediction step, both sides (texts, classes), averaged over texts.
 
     Soft cross-entropy at a temperature (equation 10), or with `multi_label` its form for several
-    labels a text; mean squared error where there is one class, that is, for a regression.
+    labels per text; mean squared error where there is one class, that is, for a regression.
     """
     if multi_label:
         return sigmoid_cross_entropy(student_logits, teacher_logits, temperature)

@@ -160,7 +160,7 @@ def sigmoid_cross_entropy(
 ) -> Tensor:
     """Binary cross-entropy against the teacher's sigmoid outputs, label by label, a scalar.
 
-    For tasks with several labels a text: logits (batch, labels), averaged over batch and labels.
+    For tasks with several labels per text: logits (batch, labels), averaged over batch and labels.
     It is equation 10 with two classes for each label, present and absent: softmax of (z, 0) is
     (σ(z), 1 − σ(z)), so one label's loss is `soft_cross_entropy` of the logits (z, 0). Both sides
     are divided by the temperature, without a factor t².

@@ -221,7 +221,7 @@ def _embed(embeddings: nn.Module, words: Tensor) -> Tensor:
 
 
 def init_from_general(student: PreTrainedModel, projection: Projection, folder: str) -> None:
-    """Take a generally distilled student's encoder (and its projection, if there is one)."""
+    """Load a generally distilled student's encoder (and its projection, if there is one)."""
     encoder, _ = load_encoder(folder)
     own, stored = student.base_model.state_dict(), encoder.state_dict()
     misfits = [k for k in own if k not in stored or own[k].shape != stored[k].shape]

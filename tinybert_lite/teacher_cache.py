@@ -22,7 +22,7 @@ def attention_form(what: str, attention_mask: Tensor) -> str:
     """The form in which a batch's attention is compared: `what`, or for "auto" the faster one.
 
     attention_mask is (batch, l). On a CPU the l × l maps of a short text are cheaper than the
-    d_k × d_k products of the Gram form, those of a long one dearer: `python -m tinybert_lite bench
+    d_k × d_k products of the Gram form, those of a long one slower: `python -m tinybert_lite bench
     attention` measures it. A GPU takes the Gram form.
     """
     if what != "auto":

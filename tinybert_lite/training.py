@@ -28,7 +28,7 @@ LOG_EVERY = 20  # steps between reads of the losses, so that the loop need not w
 
 @dataclass
 class TrainingConfig:
-    """How a phase is trained: epochs, sentences a batch, learning rate, and the usual rest.
+    """How a phase is trained: epochs, sentences per batch, learning rate, and other settings.
 
     `warmup` is the share of steps with a rising learning rate; it then falls linearly to 0, over the
     last `decay` of the steps (None: all after the warm-up). `clip` is the largest gradient norm; `save_seconds` the time between checkpoints, infinite for none.
@@ -48,7 +48,7 @@ class TrainingConfig:
 
 @dataclass
 class History:
-    """What a phase leaves: seconds it took, best validation score, and averages for the curves."""
+    """What a phase returns: seconds it took, best validation score, and averages for the curves."""
 
     seconds: float = 0.0
     best: float | None = None
@@ -149,7 +149,7 @@ def _step(
 ) -> dict[str, Tensor]:
     """One optimizer step; returns this process's part of the losses on the device, unread."""
     accelerator, settings = run.accelerator, run.settings
-    # Dropout depends on the step alone: nothing of a random generator needs saving.
+    # Dropout depends on the step alone, so no state of a generator needs saving.
     torch.manual_seed(settings.seed * 1_000_003 + run.step)
     world, rank = accelerator.num_processes, accelerator.process_index
     whole = np.resize(rows, max(len(rows), world))
@@ -277,7 +277,7 @@ class _Run:
         save_tensors(tensors, self.file, {"facts": json.dumps(facts)})
 
     def restore(self) -> None:
-        """Take up the checkpoint if there is one, and drop the log's lines beyond it."""
+        """Load the checkpoint if there is one, and drop the log's lines after it."""
         if self.file.is_file():
             tensors, metadata = load_tensors(self.file)
             if "facts" not in metadata:

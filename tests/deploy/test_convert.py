@@ -116,7 +116,7 @@ def test_the_authors_published_code_and_this_model_give_the_same_logits(root):
     [
         (lambda s: s.pop("bert.encoder.layer.1.output.dense.bias"), "output.dense.bias is missing"),
         (lambda s: s.update({"bert.pooler.dense.bias": torch.zeros(7)}), r"has the shape \(7,\)"),
-        (lambda s: s.update({"roberta.x": torch.zeros(1)}), "roberta.x is no tensor"),
+        (lambda s: s.update({"roberta.x": torch.zeros(1)}), "roberta.x is not a tensor"),
         (lambda s: s.update({"bert.extra": torch.zeros(1)}), "bert.extra has no place"),
         (lambda s: s.update({"module.classifier.bias": torch.zeros(2)}), "Two tensors"),
         (lambda s: s.pop("fit_dense.weight"), "without a matrix"),

@@ -359,7 +359,7 @@ def test_a_mapping_edited_in_the_page_must_fit(explorer):
     [
         ({"layer": 4}, "layer=4 is not there; choose 1 to 3"),
         ({"head": 0}, "head=0 is not there; choose 1 to 12"),
-        ({"teacher_layer": 7}, "take 0 to 6"),
+        ({"teacher_layer": 7}, "choose 0 to 6"),
         ({"query": 99}, "query=99 is not there"),
         ({"step": 0}, "step=0 is not there; choose -1 to -1"),
     ],

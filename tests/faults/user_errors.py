@@ -209,7 +209,7 @@ CASES = {
     "unknown metric": (f"{RUN} {NEW} --metric recall", "no metric 'recall'; choose one of accuracy, f1, macro_f1, matthews"),
     "metric that is better when smaller": (
         "evaluate --cpu --train toy.csv --text text --label stars --regression --model regressor --metric mse",
-        "take pearson, spearman"),
+        "choose one of pearson, spearman"),
     "negative --recombine": (f"{RUN} {NEW} --recombine -1", "--recombine must be 0 or more"),
     "general student of another preset, before fine-tuning": (f"{RUN} {NEW} --init ./general", "does not fit this preset"),
     "fetch: unknown asset": ("fetch teachr", "teachr"),

@@ -1,1 +1,1 @@
-"""Speed: the package beside the authors' procedure, and the roofline of both."""
+"""Speed: the package compared with the authors' procedure, and the roofline of both."""

@@ -11,7 +11,7 @@ from tinybert_lite.models import sizes
 
 
 def machine_rates(setup: BenchmarkSetup) -> dict[str, float]:
-    """Rates of matrix products (operations a second, by type) and of copies (bytes a second)."""
+    """Rates of matrix products (operations per second, by type) and of copies (bytes per second)."""
     size = 4096 if setup.cuda else 1024
     rates = {}
     for name in ("float32", "bfloat16") if setup.cuda else ("float32",):
@@ -32,10 +32,10 @@ def machine_rates(setup: BenchmarkSetup) -> dict[str, float]:
 def step_roofline(
     setup: BenchmarkSetup, phase: str, mean_tokens: float, batch: int = BASELINE_BATCH
 ) -> dict[str, int]:
-    """Operations and bytes that a step of `batch` texts cannot do without, by the models' sizes.
+    """The fewest operations and bytes that a step of `batch` texts needs, by the models' sizes.
 
     Forward and backward are three times the products of the forward pass (`models.sizes.flops`);
-    AdamW reads and writes weight, gradient and two moments: 28 bytes a weight.
+    AdamW reads and writes weight, gradient and two moments: 28 bytes per weight.
     """
     student = students.student_config(setup.teacher.config, setup.preset)
     config = setup.teacher.config if phase == "finetune" else student
@@ -54,7 +54,7 @@ def step_roofline(
 def add_roofline(
     setup: BenchmarkSetup, phase: str, measured: dict, rates: dict[str, float]
 ) -> None:
-    """Put the roofline beside each optimized side, at these rates, without the teacher's pass."""
+    """Add the roofline at these rates to each optimized side, without the teacher's pass."""
     rate = rates["bfloat16_flops" if setup.cuda else "float32_flops"]
     for side in measured.values():
         if isinstance(side, dict) and "seconds_per_step" in side:

@@ -94,7 +94,7 @@ class BenchmarkSetup:
         return time.perf_counter() - started
 
     def wait(self) -> None:
-        """Wait until the device has done what was given to it."""
+        """Wait until the device has finished its work."""
         if self.cuda:
             torch.cuda.synchronize()
 

@@ -48,7 +48,7 @@ def run(config: BenchmarkConfig, task: tasks.Task | None = None) -> dict:
     for part in config.parts:
         if part in TRAINING_PARTS:
             measured[part] = measure_training(setup, part, config.steps, config.batch_size)
-            # a shared machine is now slower, now faster: the faster of before and after
+            # the speed of a shared machine varies: the faster of before and after
             after = machine_rates(setup)
             best = {key: max(rates[key], after[key]) for key in rates}
             add_roofline(setup, part, measured[part], best)
@@ -67,7 +67,7 @@ def run(config: BenchmarkConfig, task: tasks.Task | None = None) -> dict:
 
 
 def summary(part: str, measured: dict) -> list[str]:
-    """What was measured of a part, in lines."""
+    """The measurements of a part, as lines."""
     if part in TRAINING_PARTS:
         sides = {n: s for n, s in measured.items() if isinstance(s, dict) and "speedup" in s}
         rates = (

@@ -1,4 +1,4 @@
-"""Training speed: each phase in the package's loop (optimized) beside the reference procedure."""
+"""Training speed: each phase in the package's loop (optimized) against the reference procedure."""
 
 import copy
 import dataclasses
@@ -104,10 +104,10 @@ def baseline_epoch(
 def measure_training(
     setup: BenchmarkSetup, phase: str, steps: int = 0, batch_size: int = BASELINE_BATCH
 ) -> dict:
-    """Texts and real tokens a second of one phase, baseline and optimized, and the speedup.
+    """Texts and real tokens per second of one phase, baseline and optimized, and the speedup.
 
     A round is as many texts as `steps` batches of 32 have (0: 20 of them, on a GPU 200). With a
-    `batch_size` other than 32 the optimized side is measured twice: with 32 texts a step, as the
+    `batch_size` other than 32 the optimized side is measured twice: with 32 texts per step, as the
     baseline, and with that. The teacher's one pass is spread over `CACHE_EPOCHS` epochs.
     """
     steps = steps or (10 * STEPS if setup.cuda else STEPS)

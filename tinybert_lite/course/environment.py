@@ -46,7 +46,7 @@ class Check:
 def report(forward: bool = True) -> list[Check]:
     """Every check in reading order; `forward=False` leaves out the pass through the teacher.
 
-    Reads every byte of the assets (about 200 MB); raises nothing, what is wrong is in the checks.
+    Reads every byte of the assets (about 200 MB); raises nothing: what is wrong is in the checks.
     """
     return [
         _python(),
@@ -64,7 +64,7 @@ def report(forward: bool = True) -> list[Check]:
 
 
 def format_report(checks: list[Check]) -> str:
-    """The report as text: one line a check, its fix below where it failed, a block to paste."""
+    """The report as text: one line per check, its fix below where it failed, a block to paste."""
     marks = {"ok": "[OK]  ", "fail": "[FAIL]", "none": "[--]  "}
     lines = []
     for check in checks:
@@ -217,12 +217,12 @@ def _teacher() -> Check:
             return Check(name, "none", "not tried without the asset")
         begin = time.perf_counter()
         numbers = teacher_numbers(assets.cache_dir() / "teacher")
-    except Exception as error:  # whatever torch or transformers dies of is the finding
+    except Exception as error:  # whatever torch or transformers raises is the finding
         text = str(error).strip().splitlines() or [""]
         fix = "Install the tested versions: `python -m pip install -c constraints.txt -e .`."
         return Check(name, "fail", f"{type(error).__name__}: {text[0][:200]}", fix)
     difference = max(abs(a - b) for a, b in zip(numbers, EXPECTED))
-    if not difference <= TOLERANCE:  # also where the numbers are not numbers
+    if not difference <= TOLERANCE:  # also where they are NaN
         found = ", ".join(f"{number:.4f}" for number in numbers)
         fix = "Install the tested versions, and paste the block below into an issue if that is no help."
         return Check(name, "fail", f"{found}, off by {difference:.1e}", fix)

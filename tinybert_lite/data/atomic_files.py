@@ -29,7 +29,7 @@ def replacing(target: Path) -> Iterator[Path]:
 
 
 def move_into_place(new: Path, target: Path) -> None:
-    """Put a file or folder in the place of another one, or where there is none."""
+    """Move a file or folder to a place, replacing what is there."""
     if target.is_dir():  # one folder cannot replace another in one step everywhere
         shutil.rmtree(target)
     os.replace(new, target)

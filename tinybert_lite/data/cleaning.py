@@ -1,7 +1,7 @@
-"""What may be trained on and what is scored, out of the rows of a user's files.
+"""Which rows of a user's files are trained on, and which are scored.
 
-Training rows are cleaned, evaluation rows never: whatever is odd about either is counted in the
-notes, and what makes a score meaningless is a UserError.
+Training rows are cleaned, evaluation rows never: the notes count whatever is odd about either, and
+what would make a score meaningless raises a UserError.
 """
 
 import re
@@ -17,10 +17,10 @@ from tinybert_lite.data.splits import held_out, near_duplicate_groups, strata, t
 
 FEWEST_ROWS, MOST_CLASSES = 10, 1000  # of a training file
 SEPARATORS = ("|", ";", ",", "/")  # of several labels in one cell
-IMBALANCED = 0.8  # share of one class from which accuracy says little
+IMBALANCED = 0.8  # share of one class above which accuracy says little
 SMALL = 5  # rows of a label; with fewer its near-duplicates always stay together
 LARGE, HELD_OUT = 0.1, 0.3  # shares of a label's rows: a group too large, rows for test and dev
-MOST_COMPARED = 100_000  # rows; beyond it only equal texts are looked for, not similar ones
+MOST_COMPARED = 100_000  # rows; beyond it only equal texts are grouped, not similar ones
 
 
 def training_rows(
@@ -192,7 +192,7 @@ def _templates(labels: list, groups: list[str]) -> set[str]:
 def part(
     rows: tables.Examples, share: float, salt: str, name: str
 ) -> tuple[tables.Examples, tables.Examples]:
-    """Held-out rows (`share` of each label) and the others; a group stays on one side."""
+    """Held-out rows (`share` of each label) and the rest; a group stays on one side."""
     out = np.array(held_out(rows.groups or [], rows.labels, share, salt))
     if not out.any():
         raise UserError(

@@ -1,8 +1,8 @@
 """General text: the embedded texts and the user's own files as cleaned passages of running text.
 
-Newsgroups and news are lower-case letters without punctuation and sentence ends, so what is handed
-out everywhere is a passage: up to about 45 words of running text, whole sentences where there are
-any. Cleaning goes as far as the text allows; `report` counts what came of it.
+Newsgroups and news are lower-case letters without punctuation and sentence ends, so the unit of
+text is always a passage: up to about 45 words of running text, whole sentences where there are any.
+`report` counts what is left after cleaning.
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def sentences(
     """Cleaned passages of running text in an order fixed by `seed`, at most `limit_words` words.
 
     `names` are of NAMES or .txt files of the user (a passage is at most PASSAGE words of a line);
-    default all of NAMES. Exact repeats come once. Raises UserError for an unknown name.
+    default all of NAMES. Exact repeats are dropped. Raises UserError for an unknown name.
     """
     passages = [passage for _, passage in _all(NAMES if names is None else list(names))]
     random.Random(seed).shuffle(passages)
@@ -89,7 +89,7 @@ def _raw(name: str) -> list[str]:
     """The texts of a source as they are in its file, one a document, scene or line."""
     if name == "unlabeled":
         return list(tasks.unlabeled_sentences())
-    if name == "reviews":  # the training side alone, and nothing of its labels
+    if name == "reviews":  # the training split only, without its labels
         return list(tasks.load_task("reviews").splits["train"].texts)
     if name in SOURCES:
         file, column, _ = SOURCES[name]

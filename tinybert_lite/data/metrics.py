@@ -11,7 +11,7 @@ def scores(classes: int, predictions: np.ndarray, labels: np.ndarray) -> dict[st
 
     `predictions` and `labels`: (rows,) class indices, or numbers, or (rows, labels) of 0 and 1
     where a text may have several labels. Accuracy, F1, macro F1, Matthews; micro and macro F1 of
-    several labels a text; Pearson, Spearman, mean squared error (label units squared). `f1` is that
+    several labels per text; Pearson, Spearman, mean squared error (label units squared). `f1` is that
     of class 1 where there are two classes, else the mean over classes (macro). What is undefined
     for constant predictions (F1, both correlations, Matthews) is 0.
     Raises ValueError when lengths differ, nothing is given, or a number is not finite.
@@ -44,7 +44,7 @@ def class_scores(
 ) -> dict[str, dict[str, float]]:
     """Precision, recall, F1 and number of texts of each class or label; what is undefined is 0.
 
-    `predictions` and `labels` as in `scores`, of a classification or of several labels a text.
+    `predictions` and `labels` as in `scores`, of a classification or of several labels per text.
     """
     from sklearn.metrics import precision_recall_fscore_support
 

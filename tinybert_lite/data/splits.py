@@ -1,8 +1,8 @@
 """Which rows may not be split: near-duplicates, and splits that never move.
 
-A split is decided by a hash of the text, not by a random generator, so it is the same in every
-run, on every machine and under every version. Rows that say nearly the same thing form a group
-and a group is never split, or the test would ask what training has answered.
+A split is decided by a hash of the text, not by a random generator, so it is the same in every run,
+on every machine and under every version. Near-duplicates form a group, and a group is never split,
+or test texts would also be in training.
 """
 
 import hashlib
@@ -14,16 +14,16 @@ from collections.abc import Hashable, Sequence
 from itertools import chain, pairwise
 
 SIMILAR = 0.5  # share of two-word sequences in common that makes two texts near-duplicates
-CROWD = 100  # a word pair in more texts than this is a phrase of the language, no sign of copying
+CROWD = 100  # a word pair in more texts than this is a common phrase, not a sign of copying
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words of letters and digits, in order; everything else parts them."""
+    """Lower-case words of letters and digits, in order; everything else separates them."""
     return re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", text).lower())
 
 
 def text_key(text: str) -> str:
-    """What is left of a text when case, spaces and punctuation are gone: equal keys, same text.
+    """What is left of a text without case, spaces and punctuation: equal keys, same text.
 
     A text without any letter or digit (emoji, say) is its own key.
     """

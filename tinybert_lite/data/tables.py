@@ -57,7 +57,7 @@ class Columns:
 class Examples:
     """Rows of a table: texts, second sentences or None, labels, line numbers.
 
-    A label is a name, a number, or (several labels a text) a sorted tuple of names.
+    A label is a name, a number, or (several labels per text) a sorted tuple of names.
     `groups` names the near-duplicates each row belongs to, once `cleaning.group` has looked.
     """
 
@@ -108,10 +108,10 @@ def short_name(table: str | Path) -> str:
 def read_examples(table: str | Path, columns: Columns, notes: list[str]) -> Examples:
     """The examples of a file or of `hub:NAME`, in its order, nothing dropped but empty lines.
 
-    CSV, TSV and Excel need a header line; JSONL has one object a line; text files may end in .gz.
+    CSV, TSV and Excel need a header line; JSONL has one object per line; text files may end in .gz.
     Delimiter and encoding are recognized, and noted where they are not the usual ones. Texts are
-    taken as they are; class labels lose the white space around them and the ".0" of a whole
-    number. Raises UserError, naming the line, for everything that cannot be read as asked.
+    kept unchanged; class labels lose the white space around them and the ".0" of a whole number.
+    Raises UserError, naming the line, for everything that cannot be read as asked.
     """
     wanted = [c for c in (columns.text, columns.text_pair, columns.label) if c is not None]
     for column in wanted:
@@ -257,7 +257,7 @@ def _decoded(data: bytes, name: str, notes: list[str]) -> str:
 
 
 def _marked_encoding(data: bytes) -> str:
-    """UTF-16 where its mark is there, or the zero bytes that it gives most letters; else UTF-8."""
+    """UTF-16 where a byte-order mark or many zero bytes show it; else UTF-8."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     for start, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):

@@ -75,7 +75,7 @@ class Task:
             return self._of_constant(best, labels)
         counts = np.bincount(train, minlength=len(self.label_names))
         by_count = np.argsort(-counts, kind="stable").tolist()
-        if self.metric == "f1":  # answering with the rarer class can have the higher F1
+        if self.metric == "f1":  # always predicting the rarer class can have the higher F1
             by_count = sorted(
                 by_count, key=lambda c: -self.score(np.full_like(train, c), train)["f1"]
             )
@@ -86,7 +86,7 @@ class Task:
 
 
 def load_task(name: str, folder: str | Path | None = None) -> Task:
-    """The task of a name: "reviews", "review-ratings", or "glue/sst2" and its seven sisters.
+    """The task of a name: "reviews", "review-ratings", or a GLUE task such as "glue/sst2".
 
     `folder` takes the place of the download: a folder with the rated sentences, or a GLUE task
     saved on this machine. Raises UserError for an unknown name or when nothing can be loaded.
@@ -276,7 +276,7 @@ def load_files(
 
     From training, rows with an empty text, repeats, and texts with contradictory class labels are
     dropped (numbers are averaged); evaluation rows are never dropped. `notes` counts all of it.
-    Raises UserError for everything a file can have wrong.
+    Raises UserError for any problem in a file.
     """
     for share in (test_share, dev_share):
         if not 0 < share < 1:

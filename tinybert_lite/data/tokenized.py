@@ -1,4 +1,4 @@
-"""Tokenized texts, and batches of texts of like length padded to their longest."""
+"""Tokenized texts, and batches of texts of similar length, padded to the longest."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ def tokenizer_notes(
 ) -> list[str]:
     """What training texts lose: unknown tokens, and tokens beyond `max_length`.
 
-    `most` is the length the model takes. Of many texts an evenly spaced sample is looked at.
+    `most` is the length the model takes. Of many texts, an evenly spaced sample is used.
     """
     step = -(-len(texts) // MOST_LOOKED_AT)
     some = None if pairs is None else pairs[::step]
@@ -147,6 +147,6 @@ def length_grouped_batches(
 
 
 def length_sorted_batches(lengths: np.ndarray, size: int) -> list[np.ndarray]:
-    """Every row once, in batches of like length: for reading answers, not for training."""
+    """Every row once, in batches of similar length: for inference, not for training."""
     order = np.argsort(lengths, kind="stable")
     return [order[i : i + size] for i in range(0, len(order), size)]

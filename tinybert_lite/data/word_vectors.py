@@ -10,7 +10,7 @@ from tinybert_lite.data import assets
 
 
 class Glove:
-    """Unit-length word vectors, float32: 20 MB for 100,000 words of 50 numbers."""
+    """Unit-length word vectors, float32: 20 MB for 100,000 words of 50 dimensions."""
 
     def __init__(self, words: Sequence[str], vectors: np.ndarray):
         length = np.linalg.norm(vectors, axis=1, keepdims=True)

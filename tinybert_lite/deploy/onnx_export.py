@@ -1,4 +1,4 @@
-"""ONNX and int8: a student leaves torch, and its answers are compared before that is said.
+"""ONNX and int8 export of a student, its outputs compared with torch's.
 
 torch's TorchScript exporter is used: it needs no package beyond onnx. Quantization is
 onnxruntime's dynamic one: weights and embedding tables become 8-bit numbers, activations are
@@ -115,7 +115,7 @@ def to_int8(source: Path, file: Path, operators: tuple[str, ...] = ("MatMul", "G
             op_types_to_quantize=list(operators),
             per_channel=True,
             # Processors without VNNI add two 8-bit products in 16 bits and clip: 7-bit weights
-            # leave room, so that every processor gives the same answers.
+            # leave room, so that every processor gives the same outputs.
             reduce_range=True,
             weight_type=QuantType.QInt8,
         )
@@ -219,7 +219,7 @@ def export(
 
     `name` is a model folder or a shipped checkpoint. Returns what export.json holds: opset,
     bytes, milliseconds at batch 1, differences from torch, and with a task the scores on its test
-    split. Raises UserError, and leaves `out` as it was, when the exported answers differ.
+    split. Raises UserError, and leaves `out` unchanged, when the exported outputs differ.
     """
     if (Path(name) / "phases.json").is_file() and (Path(name) / "model").is_dir():
         raise UserError(f"{name} is the folder of a run; its student is {Path(name) / 'model'}.")

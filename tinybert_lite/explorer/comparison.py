@@ -33,7 +33,7 @@ PADDING = 4
 
 @dataclass
 class Side:
-    """What one model made of one text of l tokens (padding included).
+    """One model's outputs for one text of l tokens (padding included).
 
     `queries` and `keys` (layers, heads, l, d_k) float32, unscaled; `hidden` a list of (real tokens,
     width), the embedding output first; `answer` logits (classes,) or None for an encoder.
@@ -367,7 +367,7 @@ def _fitting(
     ids: tuple[int, ...],
     real: int,
 ) -> tuple[list[Snapshot], int]:
-    """Snapshots of this student and text (weights are run on it), and how many had to go."""
+    """Snapshots of this student and text (weights are run on it), and how many were dropped."""
     config = student.config
     shape = (config.num_hidden_layers, config.num_attention_heads, real, real)
     kept, bare = [], {name: tensor[:, :real] for name, tensor in inputs.items()}
@@ -382,7 +382,7 @@ def _fitting(
 
 
 def _positions(model: PreTrainedModel) -> int:
-    """Tokens a model has places for; RoBERTa's first places belong to its padding."""
+    """Tokens a model has positions for; RoBERTa's first positions belong to its padding."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
             unused = 0 if module.padding_idx is None else module.padding_idx + 1

@@ -1,7 +1,8 @@
 """The explorer as a notebook widget, and as one HTML file.
 
 Python sends queries and keys (float32) and snapshots (float16); the page computes everything else,
-so that the mapping can be edited where no kernel is. `data.py` has the same formulas in numpy.
+so that the mapping can be edited where no kernel is. `comparison.py` has the same formulas in
+numpy.
 """
 
 import base64
@@ -224,8 +225,8 @@ class Explorer(anywidget.AnyWidget):
 
         The loss is eq. 7 of that head alone, so its mean over a layer's heads is the layer's
         attention loss; share is that loss over the variance of the teacher's scores (1: no better
-        than a constant); similarity as in `data.head_similarity`, of the quantity shown. `step` is
-        the index of a snapshot, by default the one shown.
+        than a constant); similarity as in `comparison.head_similarity`, of the quantity shown.
+        `step` is the index of a snapshot, by default the one shown.
         """
         keep, rows = self._keep(), []
         scores, shown = self._scores(step), self._maps(step)
@@ -306,7 +307,7 @@ class Explorer(anywidget.AnyWidget):
         return path
 
     def to_html(self, path: str | Path) -> Path:
-        """Write one self-contained page: every view and control but running another text.
+        """Write one self-contained page: every view and control except running another text.
 
         Its size is about 4/3 of queries and keys (float32) and snapshots (float16).
         """
@@ -460,7 +461,7 @@ def _meta(seen: Comparison) -> dict:
 
 
 def _answer(side: Side) -> str | None:
-    """The model's answer in words; an encoder has none, a regression model a number."""
+    """The model's prediction in words; an encoder has none, a regression model a number."""
     if side.answer is None or side.answer.ndim != 1:
         return None
     if len(side.answer) == 1:

@@ -48,7 +48,7 @@ def check_teacher(config: PretrainedConfig) -> None:
 
 
 def first_position(config: PretrainedConfig) -> int:
-    """Row of the position table that the first token of a text has."""
+    """Row of the position table that the first token of a text uses."""
     return config.pad_token_id + 1 if config.model_type in ROBERTA else 0
 
 
@@ -187,7 +187,7 @@ def _load(loader, name: str, **options):
     place = resolve(name)
     if not Path(place).is_dir() and not hub_answers():
         try:
-            place = snapshot_download(place, local_files_only=True)  # what an earlier call brought
+            place = snapshot_download(place, local_files_only=True)  # downloaded by an earlier call
         except Exception as error:
             raise UserError(
                 f"There is no folder {name}, and the hub cannot be reached for a model of that name: "
@@ -212,7 +212,7 @@ def _load(loader, name: str, **options):
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model (a folder, a hub name or "minilm").
 
-    Raises UserError when there is none: transformers makes one up that has no words.
+    Raises UserError when there is none: transformers would make up one without a vocabulary.
     """
     tokenizer = _load(AutoTokenizer, name)
     if len(tokenizer) <= len(set(tokenizer.all_special_ids)):

@@ -23,7 +23,7 @@ COMMAND_PHASES = {
 }
 STUDENT_PHASES = ("general", "intermediate", "prediction")
 TASK_PHASES = COMMAND_PHASES["run"]
-# What an open number of epochs comes to: enough for reviews, many passes over a small file.
+# Steps where the number of epochs is not given: enough for reviews, many passes over a small file.
 ENOUGH_STEPS = {"finetune": 450, "intermediate": 1700, "prediction": 1100}
 REVIEWS_EPOCHS = {"finetune": 2, "intermediate": 2.8, "prediction": 2}  # what it is for reviews
 # The prediction step on recombined texts: as many for each training text as N_a of Algorithm 1.
@@ -267,7 +267,7 @@ class DistillationConfig:
 
 @dataclass
 class RuntimeConfig:
-    """How a run is carried out; may change between a command and its continuation."""
+    """How a run is carried out; may change when the run is resumed."""
 
     cpu: bool = option(False, "do not use a GPU", group="runtime")
     progress: bool = option(True, "no progress bars", group="runtime", flag="--quiet")

@@ -20,7 +20,7 @@ from tinybert_lite.pipeline.validation import load_task, validate
 
 
 def predicted_labels(task: Task, logits: np.ndarray) -> np.ndarray:
-    """What the logits say: class indices (texts,), or numbers for a regression task.
+    """Predictions from logits: class indices (texts,), or numbers for a regression task.
 
     Where a text may have several labels: (texts, labels) of 0 and 1, 1 where the probability is
     over a half.

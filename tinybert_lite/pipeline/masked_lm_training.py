@@ -77,7 +77,7 @@ def train_masked_lm(
     words, function = word_kinds(tokenizer)
     model = build_masked_lm(name, rank, seed)
     _start_bias(model, rows, len(words))
-    module = MaskedWords(model).to(accelerator.device).eval()  # no dropout: the text is seen once
+    module = MaskedWords(model).to(accelerator.device).eval()  # no dropout: each text is read once
 
     def loss(module: nn.Module, positions: np.ndarray) -> dict[str, Tensor]:
         batch_rows, step = [rows[i] for i in order[positions]], int(positions[0]) // batch
@@ -105,7 +105,7 @@ def train_masked_lm(
 
 def default_text(letters: int = 550_000, seed: int = 0) -> list[str]:
     """The text of the shipped head: all embedded prose and review sentences, and `letters` words
-    of newsgroups and news, which have no punctuation (9 : 2, as they come)."""
+    of newsgroups and news, which have no punctuation (9 : 2, as in the sources)."""
     prose = corpus.sentences([n for n in corpus.NAMES if n not in ("newsgroups", "news")], seed)
     newsgroups = corpus.sentences(["newsgroups"], seed, letters * 9 // 11)
     return [*prose, *newsgroups, *corpus.sentences(["news"], seed, letters * 2 // 11)]
@@ -155,7 +155,7 @@ def mask_words(
 
 
 def _start_bias(model: nn.Module, rows: Sequence[np.ndarray], vocabulary: int) -> None:
-    """Start the output bias at the log of how often each word comes: the unigram model."""
+    """Start the output bias at the log frequency of each word: the unigram model."""
     counts = np.bincount(np.concatenate(list(rows)), minlength=vocabulary) + 0.5
     bias = torch.from_numpy(np.log(counts / counts.sum())).float()
     for key, parameter in model.named_parameters():

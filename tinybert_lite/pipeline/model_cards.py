@@ -64,7 +64,7 @@ def write(out: Path, metrics: dict, settings: dict, phases: tuple[str, ...]) -> 
 
 
 def draw(out: Path, metrics: dict) -> None:
-    """figures/: the losses of log.jsonl over the steps, one file a phase, and confusion.png."""
+    """figures/: the losses of log.jsonl over the steps, one file per phase, and confusion.png."""
     from tinybert_lite.explorer import plots
 
     (out / "figures").mkdir(exist_ok=True)

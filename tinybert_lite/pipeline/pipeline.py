@@ -56,8 +56,8 @@ def run(
 ) -> dict:
     """Carry out the phases, measure the result, write all of it into `out`.
 
-    Returns the content of metrics.json. Called again with the same configuration it continues
-    where it was stopped. Raises UserError for invalid input.
+    Returns the content of metrics.json. Called again with the same configuration it resumes where
+    it stopped. Raises UserError for invalid input.
     """
     runtime, out = runtime or RuntimeConfig(), Path(out)
     validate(config, runtime, phases)
@@ -300,7 +300,7 @@ class DistillationPipeline:
         return training_config(self.config, phase, texts, self.runtime.save_seconds)
 
     def chosen_settings(self) -> dict:
-        """The settings that were left open, as they were used."""
+        """The settings that were not given, as they were chosen."""
         first = "random" if "general" in self.phases else default_init(self.config)
         distills = {"general", "intermediate"} & set(self.phases)
         chosen: dict[str, Any] = {"init": self.config.init or first} if distills else {}
@@ -359,7 +359,7 @@ def training_config(
     save_seconds: float = 60.0,
     recombined: bool = False,
 ) -> TrainingConfig:
-    """How a phase is trained on this many texts; settings that were left open are chosen.
+    """How a phase is trained on this many texts; settings that were not given are chosen.
 
     `recombined` tells whether texts recombined from the training texts are among them.
     """

@@ -53,7 +53,7 @@ def run_folder(
 
 
 def _forget(out: Path) -> None:
-    """Take back config.json of a run that ended before its first result."""
+    """Remove config.json of a run that ended before its first result."""
     state = out / "state"
     if (out / "phases.json").exists() or (state.is_dir() and any(state.iterdir())):
         return
@@ -86,7 +86,7 @@ def _claim(out: Path, config: dict, runtime: dict[str, Any] | None) -> bool:
 class FinishedPhases:
     """phases.json of a run: its finished phases, each with seconds, dev score and other facts.
 
-    A phase whose model folder is gone is done again. Only the process that `writes` changes files.
+    A phase whose model folder is gone is repeated. Only the process that `writes` changes files.
     """
 
     def __init__(self, out: Path, phases: Sequence[str], writes: bool = True):

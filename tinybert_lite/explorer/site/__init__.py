@@ -130,7 +130,7 @@ def _halve(onnx: Any, graph: Any) -> None:
 
 
 def vendor(folder: Path, packages: Path) -> list[dict[str, str]]:
-    """Put the third-party files of vendor.json into `folder`; returns name, version and licence.
+    """Put the third-party files of vendor.json into `folder`; returns name, version and license.
 
     `packages` is where npm installs them, once. Raises UserError where npm is missing or fails, or
     a file is not the one that vendor.json names.
@@ -161,7 +161,7 @@ def vendor(folder: Path, packages: Path) -> list[dict[str, str]]:
 def packed(file: Path) -> Path:
     """Replace a file by its compressed form, which the page unpacks; the new file.
 
-    Its name ends in .bin: servers treat .gz in ways of their own.
+    Its name ends in .bin: some servers handle .gz specially.
     """
     target = file.with_name(file.name + ".gz.bin")
     target.write_bytes(gzip.compress(file.read_bytes(), 6, mtime=0))

@@ -1,4 +1,4 @@
-"""A BERT tokenizer as a table for wordpiece.js, read off the tokenizer's own answers."""
+"""A BERT tokenizer as a table for wordpiece.js, derived from the tokenizer's own output."""
 
 import json
 from typing import Any
