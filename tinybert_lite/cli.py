@@ -108,6 +108,11 @@ def plain(error: BaseException) -> str | None:
             "There is not enough memory; lower --batch-size or --max-length and choose another "
             "--out, or use a GPU with more memory."
         )
+    if isinstance(error, ModuleNotFoundError) and error.name and "." not in error.name:
+        return (
+            f"The package {error.name} is missing in {sys.executable}; activate this project's "
+            "environment (source .venv/bin/activate), or install it with make setup."
+        )
     if not isinstance(error, OSError):
         return None
     where = f" ({error.filename})" if error.filename else ""
@@ -206,6 +211,11 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=Help,
         )
         made[name].add_argument("--debug", action="store_true", help="show the traceback of errors")
+    made["check"].add_argument(
+        "--report",
+        action="store_true",
+        help="end with a block for a bug report, without the names of personal folders",
+    )
     made["fetch"].add_argument(
         "assets", nargs="*", help="teacher, glove, reviews, text (default: all)"
     )
@@ -319,7 +329,7 @@ def check(options: argparse.Namespace) -> int:
 
     quiet_libraries()
     checks = environment.report()
-    print(environment.format_report(checks))
+    print(environment.format_report(checks, options.report))
     return 1 if any(c.state == "fail" for c in checks) else 0
 
 

@@ -260,7 +260,7 @@ def test_the_check_of_make_lab_ends_well_here_and_badly_where_something_fails(ca
     assert "Bring it back." in capsys.readouterr().out
 
 
-def test_the_text_marks_each_check_and_puts_the_mend_below_the_failed_one():
+def test_the_text_marks_each_check_and_puts_the_fix_below_the_failed_one():
     checks = [
         Check("one", "ok", "here"),
         Check("two", "fail", "gone", "Bring it back."),
@@ -271,7 +271,10 @@ def test_the_text_marks_each_check_and_puts_the_mend_below_the_failed_one():
         "[OK]   one: here\n[FAIL] two: gone\n         Bring it back.\n[--]   three"
     )
     assert "1 to put right" in text
-    assert "All that is needed is here" in environment.format_report(checks[:1])
+    assert "For a bug report" in text
+    fine = environment.format_report(checks[:1])
+    assert "All that is needed is here" in fine and "For a bug report" not in fine
+    assert "For a bug report" in environment.format_report(checks[:1], block=True)
 
 
 def test_the_block_to_paste_names_no_personal_folder(root, monkeypatch):

@@ -107,6 +107,19 @@ def test_a_command_that_failed_early_can_be_given_again_with_the_mistake_correct
     assert not (tmp_path / "out").exists()
 
 
+def test_a_missing_package_is_named_with_what_to_do(monkeypatch, capsys):
+    """What a Python outside of the project's environment tells."""
+    from tinybert_lite import cli
+
+    def outside(options):
+        raise ModuleNotFoundError("No module named 'accelerate'", name="accelerate")
+
+    monkeypatch.setitem(cli.HANDLERS, "check", outside)
+    assert cli.main(["check"]) == 2
+    told = capsys.readouterr().err
+    assert "The package accelerate is missing" in told and "activate" in told
+
+
 def test_a_program_fault_is_not_passed_off_as_a_user_error(monkeypatch):
     from tinybert_lite import cli
 

@@ -63,8 +63,11 @@ def report(forward: bool = True) -> list[Check]:
     ]
 
 
-def format_report(checks: list[Check]) -> str:
-    """The report as text: one line per check, its fix below where it failed, a block to paste."""
+def format_report(checks: list[Check], block: bool = False) -> str:
+    """The report as text: one line per check, its fix below where it failed.
+
+    It ends with a block for a bug report where something failed, or with `block`.
+    """
     marks = {"ok": "[OK]  ", "fail": "[FAIL]", "none": "[--]  "}
     lines = []
     for check in checks:
@@ -73,7 +76,10 @@ def format_report(checks: list[Check]) -> str:
             lines.append(f"         {check.fix}")
     failed = sum(check.state == "fail" for check in checks)
     verdict = f"{failed} to put right, see above." if failed else "All that is needed is here."
-    return "\n".join([*lines, "", verdict, "", "For a bug report:", "", paste_block(checks)])
+    lines += ["", verdict]
+    if failed or block:
+        lines += ["", "For a bug report:", "", paste_block(checks)]
+    return "\n".join(lines)
 
 
 def paste_block(checks: list[Check]) -> str:

@@ -45,7 +45,9 @@ def load_task(config: DistillationConfig) -> tasks.Task:
             raise UserError(f"{', '.join(odd)} belongs to --train, not to --task {config.task}.")
         return with_metric(tasks.load_task(config.task), config.metric)
     if config.train is None or config.text is None or config.label is None:
-        raise UserError("--train also needs --text COLUMN and --label COLUMN.")
+        missing = {"--text COLUMN": config.text, "--label COLUMN": config.label}
+        needed = " and ".join(name for name, value in missing.items() if value is None)
+        raise UserError(f"--train also needs {needed}.")
     if config.regression and config.multi_label is not None:
         raise UserError("--regression and --multi-label exclude each other; give one of them.")
     if config.multi_label == "":

@@ -169,6 +169,11 @@ def _next(x: Tensor, head: int, heads: int) -> Tensor:
     return _cut(x, head % heads + 1, heads)
 
 
+def _next_columns(x: Tensor, head: int, heads: int) -> Tensor:
+    d_k = x.shape[-1] // heads
+    return x[:, head * d_k : (head + 1) * d_k]  # none for the last head
+
+
 def _scores(
     hidden,
     w_q,
@@ -256,6 +261,12 @@ HEAD_MISTAKES = [
         "the next head: off by one",
         "Heads are counted from 1 here, Python counts from 0: head − 1.",
         _with(cut=_next),
+    ),
+    Mistake(
+        "the next head: off by one",
+        "Heads are counted from 1 here, so head 1 has the columns 0 to d_k − 1: start at "
+        "(head − 1) · d_k.",
+        _with(cut=_next_columns),
     ),
     Mistake(
         "all heads at once",
