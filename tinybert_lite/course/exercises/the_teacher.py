@@ -263,10 +263,12 @@ HEAD_MISTAKES = [
         _with(cut=_next),
     ),
     Mistake(
-        "the next head: off by one",
+        "the next head: columns counted from head 0",
         "Heads are counted from 1 here, so head 1 has the columns 0 to d_k − 1: start at "
         "(head − 1) · d_k.",
-        _with(cut=_next_columns),
+        lambda *case: (
+            _with(cut=_next_columns, power=0.0)(*case) * (case[0].shape[-1] / case[-1]) ** -0.5
+        ),
     ),
     Mistake(
         "all heads at once",
