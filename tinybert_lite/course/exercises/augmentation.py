@@ -155,7 +155,7 @@ def _candidates(answer, logits, vocabulary, word, k) -> Result | None:
     if len(taken) < k and taken == right[: len(taken)]:
         return wrong(
             f"thrown away too late: {len(taken)} instead of {k}",
-            "You take the k best first and throw some away then. The other way round.",
+            "You take the k best first and throw some away afterwards: filter first, then take k.",
         )
     if len(taken) != k:
         return wrong(f"{len(taken)} instead of {k}", "k of them are asked for.")

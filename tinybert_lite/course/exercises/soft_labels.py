@@ -199,8 +199,8 @@ SOFT_MISTAKES = [
     ),
     Mistake(
         "hard labels used",
-        "argmax throws the wrong answers away, which is all that soft labels have more: take the "
-        "teacher's softmax as the target.",
+        "argmax throws away the probabilities of the other classes, which are all that soft labels "
+        "add: use the teacher's softmax as the target.",
         lambda s, z, t: F.cross_entropy(s / t, z.argmax(-1)),
     ),
     Mistake(

@@ -296,7 +296,7 @@ INTERMEDIATE_MISTAKES = [
     ),
     Mistake(
         "off by one in the attention",
-        "attention[0] is layer 1. Your student layer m is held against layer g(m − 1) + 1: take "
+        "attention[0] is layer 1. Your student layer m is compared with layer g(m − 1) + 1: use "
         "attention[m - 1] and attention[g(m) - 1].",
         _remapped(lambda g, m: g[m - 1] + 1, lambda g, m: g[m]),
     ),

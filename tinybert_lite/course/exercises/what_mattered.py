@@ -328,7 +328,7 @@ MISTAKES: dict[tuple[str, str], Callable] = {
     ): lambda *c: _interval(_by_seed(*c)),
     (
         "seeds and texts in one pile",
-        "A text answered by three seeds is one text, not three: take the mean over seeds first.",
+        "A text predicted with three seeds is one text, not three: take the mean over seeds first.",
     ): lambda *c: _interval(_pile(*c)),
     (
         "seeds are drawn as well",
