@@ -175,7 +175,8 @@ def _checked_kind(path: Path, name: str) -> str:
         if path.is_dir():
             raise UserError(f"{name} is a folder; give one of the files in it.")
         if not path.exists():
-            siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+            folder = path.parent
+            siblings = [p.name for p in folder.iterdir() if p.is_file()] if folder.is_dir() else []
             close = difflib.get_close_matches(path.name, siblings, n=1)
             hint = f"did you mean {show(close[0])}?" if close else "check its name and folder."
             raise UserError(f"There is no file {name}; {hint}")
