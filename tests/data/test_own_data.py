@@ -1,17 +1,29 @@
-"""docs/own_data.md: its commands are commands, and its notes are what such tables give."""
+"""docs/own_data.md: its commands and example tables work, and its notes are what such tables give."""
 
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
 from tests.data.table_files import write_table
 from tinybert_lite import UserError
 from tinybert_lite.cli import build_parser, config_of
-from tinybert_lite.data import hub
+from tinybert_lite.data import hub, tables
 from tinybert_lite.pipeline.config import DistillationConfig
 from tinybert_lite.pipeline.validation import load_task
 
+SHOWN = {  # the labels of the example tables
+    "reviews.csv": ["bad", "good", "bad"],
+    "tickets.xlsx": ["delivery", "billing", "delivery"],
+    "mails.jsonl": ["True", "False", "True"],
+    "posts.parquet": ["0", "1", "0"],
+    "hub:saved-imdb": ["1", "0", "1"],
+    "pairs.tsv": ["entailment", "contradiction", "entailment"],
+    "stars.csv": [4.5, 2.8, 1.0],
+    "topics.csv": [("cast", "plot"), ("music",), ()],
+    "complaints.csv": ["ok", "ok", "complaint"],
+}
 THINGS = "acting script music camera pace ending sound dialogue façade".split()
 
 
@@ -22,6 +34,31 @@ def page(root) -> str:
 
 def commands(page: str) -> list[str]:
     return re.findall(r"(?m)^python -m tinybert_lite (run .+)$", page)
+
+
+def write_shown(page: str, name: str) -> None:
+    """Write the example table of the page that is introduced by this name."""
+    import datasets
+    import pandas as pd
+
+    start = page.index(f"`{name.removeprefix('hub:')}`")
+    block = page[start:].split("\n\n")[1]
+    if block.startswith("```"):
+        lines = block.split("\n")[1:-1]
+        encoding = "cp1252" if name == "reviews.csv" else "utf-8"
+        Path(name).write_text("\n".join(lines), encoding=encoding)
+        return
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.split("\n")]
+    frame = pd.DataFrame(rows[2:], columns=rows[0])
+    last = frame.columns[-1]
+    frame[last] = pd.to_numeric(frame[last]) if "xlsx" not in name else frame[last]
+    if name.endswith(".xlsx"):
+        frame.to_excel(name, index=False)
+    elif name.endswith(".parquet"):
+        frame.to_parquet(name)
+    else:
+        split = datasets.Dataset.from_pandas(frame)
+        datasets.DatasetDict(train=split).save_to_disk(name.removeprefix("hub:"))
 
 
 def sentence(i: int) -> str:
@@ -78,6 +115,20 @@ def test_every_command_of_the_page_loads_its_table_and_every_note_of_the_page_is
     quoted = re.findall(r"(?m)^note: (.+)$", page)
     assert len(quoted) >= 5
     assert set(quoted) <= set(notes)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_the_command_of_a_section_reads_the_table_shown_above_it(page, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_shown(page, name)
+    (command,) = (c for c in commands(page) if f"--train {name} " in c)
+    config = config_of(DistillationConfig, build_parser().parse_args(shlex.split(command)))
+    columns = tables.Columns(
+        config.text, config.label, config.text_pair, config.regression, config.multi_label
+    )
+    read = tables.read_examples(config.train, columns, [])
+    assert read.labels == SHOWN[name]
+    assert len(set(read.joined())) == 3
 
 
 def test_every_section_of_the_page_is_linked_from_its_table(page):
