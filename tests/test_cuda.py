@@ -1,6 +1,7 @@
 """On a GPU the same numbers as on a CPU: float32 to five digits, bfloat16 to two."""
 
 import copy
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import distillation, losses, students, teacher_cache
+from tinybert_lite import distillation, losses, students, teacher_cache, training
 from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.models import loading
 from tinybert_lite.pipeline import pipeline
@@ -100,6 +101,67 @@ def test_a_step_in_bfloat16_brings_the_loss_down_as_on_a_cpu(tmp_path):
         )
         ends[device] = sum(history.records[-1]["losses"].values())
     assert ends["cuda"] == pytest.approx(ends["cpu"], rel=0.1)
+
+
+def trained(folder, work, phase, steps_before_capture, monkeypatch, epochs=12.0, keep=2**30):
+    """Weights after a phase on the GPU, and how many graphs it recorded."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(mixed_precision="no")
+    monkeypatch.setattr(training, "BEFORE_CAPTURE", steps_before_capture)
+    graphs = []
+    make = torch.cuda.CUDAGraph
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graphs.append(make()) or graphs[-1])
+    teacher, tokenizer = loading.load_classifier(str(folder))
+    teacher.to("cuda")
+    data = tokenize(tokenizer, TEXTS, None, np.arange(len(TEXTS)) % 2)
+    student = students.build_student(teacher.config, students.Preset(3, 24, 48), 0)
+    work.mkdir(exist_ok=True)
+    how = TrainingConfig(epochs, batch_size=8, learning_rate=1e-3)
+    rest = how, work, accelerator
+    if phase == "intermediate":
+        module = distillation.IntermediateLoss(
+            student, students.Projection(24, 48, "paper", 0), [0, 2, 4, 6]
+        )
+        cache = teacher_cache.TeacherCache(teacher, data, [0, 2, 4, 6], keep_bytes=keep)
+        distillation.distill_intermediate(module, cache, data, *rest, progress=False)
+    elif phase == "prediction":
+        distillation.distill_prediction(student, teacher, data, *rest, progress=False)
+    else:
+        student.config.hidden_dropout_prob = 0.1
+        for module in student.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.1
+        distillation.finetune(student, data, *rest, progress=False)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", make)
+    return {k: v.cpu() for k, v in student.state_dict().items()}, len(graphs)
+
+
+@pytest.mark.parametrize(
+    "phase, keep",
+    [("intermediate", 2**30), ("intermediate", 0), ("prediction", 0), ("finetune", 0)],
+)
+def test_replayed_steps_end_at_the_weights_of_ordinary_ones(tmp_path, phase, keep, monkeypatch):
+    folder = toy_teacher(tmp_path / "toy")
+    ordinary, none = trained(folder, tmp_path / "a", phase, 10**9, monkeypatch, keep=keep)
+    replayed, graphs = trained(folder, tmp_path / "b", phase, 2, monkeypatch, keep=keep)
+    assert none == 0 and 1 <= graphs <= 4  # texts of 3 to 11 tokens are padded to 8 and 11
+    # the loss does not depend on a key's bias, whose gradient is rounding
+    names = [n for n in ordinary if not n.endswith("key.bias") and ordinary[n].is_floating_point()]
+    both = (torch.cat([side[n].flatten() for n in names]) for side in (replayed, ordinary))
+    assert apart(*both) < 1e-3
+
+
+def test_a_phase_that_was_stopped_on_a_gpu_continues(tmp_path, monkeypatch):
+    folder = toy_teacher(tmp_path / "toy")
+    whole, _ = trained(folder, tmp_path / "a", "prediction", 2, monkeypatch, epochs=12)
+    # the checkpoint that half of the training leaves is continued with another end of the schedule:
+    # what is compared is that it runs on from the step it was at
+    trained(folder, tmp_path / "b", "prediction", 2, monkeypatch, epochs=6)
+    ends, graphs = trained(folder, tmp_path / "b", "prediction", 2, monkeypatch, epochs=12)
+    assert graphs >= 1
+    steps = [json.loads(line)["step"] for line in (tmp_path / "b" / "log.jsonl").open()]
+    assert steps == sorted(steps) and steps[-1] == 48
+    assert all(torch.isfinite(x).all() for x in ends.values()) and whole.keys() == ends.keys()
 
 
 def test_a_whole_run_on_a_gpu_leaves_a_student_that_a_cpu_loads(tmp_path):

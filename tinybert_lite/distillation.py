@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from tinybert_lite import UserError
 from tinybert_lite.attention import capture
-from tinybert_lite.data.tokenized import TokenizedDataset
+from tinybert_lite.data.tokenized import MODEL_INPUTS, TokenizedDataset
 from tinybert_lite.losses import (
     attention_loss,
     attention_loss_gram,
@@ -42,11 +42,15 @@ def finetune(
     """Train a classifier on hard labels in place: classes, numbers, or several labels per text."""
     multi_label = teacher.config.problem_type == MULTI_LABEL
     regression = teacher.config.num_labels == 1 and not multi_label
-    labels = torch.from_numpy(train.labels).to(accelerator.device)
+    labels = torch.from_numpy(train.labels)
 
-    def loss(module: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:
-        logits = module(**train.batch(rows, accelerator.device)).logits.float()
-        target = labels[rows]
+    def tensors(rows: np.ndarray) -> dict[str, Tensor]:
+        inputs = train.batch(rows, accelerator.device)
+        return inputs | {"labels": labels[rows].to(accelerator.device)}
+
+    def loss(module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        target = batch["labels"]
+        logits = module(**_inputs(batch)).logits.float()
         if regression:
             return {"label": F.mse_loss(logits[:, 0], target.float())}
         if multi_label:
@@ -54,7 +58,15 @@ def finetune(
         return {"label": F.cross_entropy(logits, target)}
 
     teacher.to(accelerator.device).train()
-    return fit(name, teacher, loss, train.lengths, settings, folder, accelerator, score, **options)
+    return fit(
+        name, teacher, loss, train.lengths, settings, folder, accelerator, score,
+        tensors=tensors, **options,
+    )  # fmt: skip
+
+
+def _inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What a model takes of a batch that has the targets of a loss as well."""
+    return {name: batch[name] for name in MODEL_INPUTS if name in batch}
 
 
 class IntermediateLoss(nn.Module):
@@ -169,13 +181,19 @@ def distill_intermediate(
             )
     what = None if count is None else "qk"
 
-    def loss(model: nn.Module, rows: np.ndarray) -> dict[str, MeanLoss]:
-        inputs = train.batch(rows, accelerator.device)
-        losses = model(inputs, *cache(rows, inputs, what))
+    def tensors(rows: np.ndarray) -> dict[str, Tensor]:
+        inputs, kept = train.batch(rows, accelerator.device), cache.kept(rows)
+        return inputs if kept is None else inputs | {"kept": kept}
+
+    def loss(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, MeanLoss]:
+        inputs = _inputs(batch)
+        losses = model(inputs, *cache.targets(inputs, batch.get("kept"), what))
         return {key: MeanLoss(value, terms(key)) for key, value in losses.items()}
 
     module.to(accelerator.device).train()
-    history = fit(name, module, loss, train.lengths, settings, folder, accelerator, **options)
+    history = fit(
+        name, module, loss, train.lengths, settings, folder, accelerator, tensors=tensors, **options
+    )
     module.student.requires_grad_(True)
     return history
 
@@ -219,13 +237,20 @@ def distill_prediction(
     if teacher_logits is None:
         teacher.to(accelerator.device).eval()
         teacher_logits = torch.from_numpy(predict(teacher, train))
-    teacher_logits = teacher_logits.to(accelerator.device)
+    logits_of_teacher = teacher_logits.to(accelerator.device)
     multi_label = student.config.problem_type == MULTI_LABEL
 
-    def loss(module: nn.Module, rows: np.ndarray) -> dict[str, Tensor]:
-        logits = module(**train.batch(rows, accelerator.device)).logits
-        targets = teacher_logits[rows]
+    def tensors(rows: np.ndarray) -> dict[str, Tensor]:
+        inputs = train.batch(rows, accelerator.device)
+        return inputs | {"teacher_logits": logits_of_teacher[rows]}
+
+    def loss(module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        logits = module(**_inputs(batch)).logits
+        targets = batch["teacher_logits"]
         return {"prediction": prediction_loss(logits, targets, temperature, multi_label)}
 
     student.requires_grad_(True).to(accelerator.device).train()
-    return fit(name, student, loss, train.lengths, settings, folder, accelerator, score, **options)
+    return fit(
+        name, student, loss, train.lengths, settings, folder, accelerator, score,
+        tensors=tensors, **options,
+    )  # fmt: skip

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from tinybert_lite import UserError
 from tinybert_lite.attention import capture
-from tinybert_lite.data.tokenized import TokenizedDataset, length_sorted_batches
+from tinybert_lite.data.tokenized import TokenizedDataset, length_sorted_batches, padded_to
 
 SHORT = 64  # tokens, up to which a CPU compares maps faster than Gram products
 
@@ -87,7 +87,7 @@ class TeacherCache:
             inputs = self.data.batch(rows, self.device)
             hidden, attention = self._compute(inputs, "qk")
             flat = [t.transpose(1, 2).flatten(2) for qk in attention for t in qk]
-            at, real = self.data.positions(rows)
+            at, real = self.data.positions(rows, padded_to(self.device))
             together = torch.stack(hidden + flat, dim=2)[torch.from_numpy(real)]
             # float16 ends at 65504; a hidden state beyond it would become infinite.
             where = torch.from_numpy(at[real]).to(self.store.device)
@@ -107,12 +107,23 @@ class TeacherCache:
         self, rows: np.ndarray, inputs: dict[str, Tensor], what: str | None = None
     ) -> tuple[list[Tensor], list]:
         """Targets of one batch: hidden (batch, l, d) each, attention as `what` or the cache says."""
-        what = attention_form(what or self.what, inputs["attention_mask"])
+        return self.targets(inputs, self.kept(rows), what)
+
+    def kept(self, rows: np.ndarray) -> Tensor | None:
+        """What is kept of a batch, (batch, l, 3M + 1, d) in float16; None where nothing is."""
         if self.store is None:
+            return None
+        at, _ = self.data.positions(rows, padded_to(self.device))
+        return self.store[torch.from_numpy(at).to(self.store.device)].to(self.device)
+
+    def targets(
+        self, inputs: dict[str, Tensor], kept: Tensor | None, what: str | None = None
+    ) -> tuple[list[Tensor], list]:
+        """The targets from what is `kept` of the batch, else from the teacher."""
+        what = attention_form(what or self.what, inputs["attention_mask"])
+        if kept is None:
             return self._compute(inputs, what)
-        at, _ = self.data.positions(rows)
-        kept = self.store[torch.from_numpy(at).to(self.store.device)]
-        kept = kept.to(self.device, torch.float32)
+        kept = kept.float()
         count = len(self.mapping)
         hidden = [kept[:, :, i] for i in range(count)]
         flat = [

@@ -7,10 +7,12 @@ seed, the step number and the weights, so a checkpoint is weights, optimizer mom
 import json
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from tinybert_lite.data.storage import load_tensors, save_tensors
 from tinybert_lite.data.tokenized import length_grouped_batches
 
 LOG_EVERY = 20  # steps between reads of the losses, so that the loop need not wait for the device
+BEFORE_CAPTURE = 2  # steps with batches of one shape before a GPU records the third as a graph
 
 
 @dataclass
@@ -67,6 +70,9 @@ class MeanLoss:
     terms: Callable[[np.ndarray], float] = len
 
 
+Losses = Mapping[str, Tensor | MeanLoss]
+
+
 class LossNotFinite(UserError):
     """The loss became NaN or infinite."""
 
@@ -74,7 +80,7 @@ class LossNotFinite(UserError):
 def fit(
     name: str,
     module: nn.Module,
-    loss: Callable[[nn.Module, np.ndarray], Mapping[str, Tensor | MeanLoss]],
+    loss: Callable[[nn.Module, Any], Losses],
     lengths: np.ndarray,
     settings: TrainingConfig,
     folder: Path,
@@ -83,12 +89,15 @@ def fit(
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     progress: bool = True,
     batches: Callable[[int], list[np.ndarray]] | None = None,
+    tensors: Callable[[np.ndarray], dict[str, Tensor]] | None = None,
 ) -> History:
     """Train `module` in place on the sum of the losses, and return its history.
 
-    `loss(module, rows)` gives named scalar losses of the rows of one batch, means over texts or
-    `MeanLoss`; `lengths` (tokens of each text) group the batches, unless `batches(epoch)` gives
-    them. `score()` is computed after each epoch, larger is better, and the best weights are kept;
+    `loss(module, batch)` gives named scalar losses of one batch, means over texts or `MeanLoss`.
+    The batch is what `tensors(rows)` gives for its rows, or without it the rows themselves; with it
+    one GPU replays a step as a CUDA graph, so everything that the loss reads must be in these
+    tensors or stay where it is. `lengths` (tokens of each text) group the batches, unless
+    `batches(epoch)` gives them. `score()` is computed after each epoch, larger is better, and the best weights are kept;
     without it the last ones are. `folder` takes `<name>.safetensors` and `log.jsonl`.
     `on_step(step, losses)` is called every `LOG_EVERY` steps. Raises
     LossNotFinite, naming the step and rows; the checkpoint keeps the last good weights.
@@ -100,6 +109,7 @@ def fit(
     total = max(1, round(settings.epochs * per_epoch))
     run.restore()
     model = accelerator.prepare_model(module) if accelerator.num_processes > 1 else module
+    steps = _Steps(model, loss, tensors, lengths, run)
     pending: list[tuple[np.ndarray, dict[str, Tensor]]] = []
     show = progress and accelerator.is_main_process
     bar = tqdm(total=total, initial=run.step, desc=name, disable=not show, unit="step")
@@ -108,7 +118,7 @@ def fit(
             epoch = run.step // per_epoch
             for rows in batches(epoch)[run.step % per_epoch :]:
                 learning_rate = learning_rate_at(run.step, total, settings)
-                losses = _step(model, loss, rows, lengths, learning_rate, run)
+                losses = steps.take(rows, learning_rate)
                 run.step += 1
                 pending.append((rows, losses))
                 bar.update()
@@ -144,33 +154,86 @@ def learning_rate_at(step: int, total: int, settings: TrainingConfig) -> float:
     return settings.learning_rate * (total - step) / max(1, decay)
 
 
-def _step(
-    model: nn.Module, loss, rows: np.ndarray, lengths: np.ndarray, learning_rate: float, run: "_Run"
-) -> dict[str, Tensor]:
-    """One optimizer step; returns this process's part of the losses on the device, unread."""
-    accelerator, settings = run.accelerator, run.settings
-    # Dropout depends on the step alone, so no state of a generator needs saving.
-    torch.manual_seed(settings.seed * 1_000_003 + run.step)
-    world, rank = accelerator.num_processes, accelerator.process_index
-    whole = np.resize(rows, max(len(rows), world))
-    mine = whole[rank::world]
-    parts = np.array_split(mine, min(settings.accumulate, len(mine)))
-    sums: dict[str, Tensor] = {}
-    for part in parts:
+class _Steps:
+    """The optimizer steps of one phase.
+
+    One GPU would wait for Python at every operation of a small student. So a whole step, forward
+    pass, gradients, clipping and AdamW, is recorded as a CUDA graph for each shape of a batch, the
+    first time after `BEFORE_CAPTURE` ordinary steps with this shape, and replayed from then on.
+    """
+
+    def __init__(self, model: nn.Module, loss, tensors, lengths: np.ndarray, run: "_Run"):
+        self.model, self.loss, self.tensors = model, loss, tensors
+        self.lengths, self.run = lengths, run
+        on_one_gpu = run.device.type == "cuda" and run.accelerator.num_processes == 1
+        self.record = on_one_gpu and tensors is not None and run.settings.accumulate == 1
+        self.stream: Any = torch.cuda.Stream(run.device) if self.record else None
+        self.seen: Counter = Counter()
+        self.graphs: dict[tuple, tuple] = {}  # by shapes: graph, its inputs, its losses
+
+    def take(self, rows: np.ndarray, learning_rate: float) -> dict[str, Tensor]:
+        """One optimizer step; returns this process's part of the losses on the device, unread."""
+        # Dropout depends on the step alone, so no state of a generator needs saving.
+        torch.manual_seed(self.run.settings.seed * 1_000_003 + self.run.step)
+        self.run.set_learning_rate(learning_rate)
+        if self.record:
+            return self._on_gpu(self.tensors(rows))
+        world, rank = self.run.accelerator.num_processes, self.run.accelerator.process_index
+        whole = np.resize(rows, max(len(rows), world))
+        mine = whole[rank::world]
+        parts = np.array_split(mine, min(self.run.settings.accumulate, len(mine)))
+        sums: dict[str, Tensor] = {}
+        for part in parts:
+            batch = part if self.tensors is None else self.tensors(part)
+            scaled = partial(_share, part=self.lengths[part], whole=self.lengths[whole])
+            self._gradients(batch, sums, scaled)
+        self._update()
+        return sums
+
+    def _gradients(self, batch, sums: dict[str, Tensor], scaled: Callable[[Any], Tensor]) -> None:
+        """Add the gradients of a batch, or of a part of it, and to `sums` its losses."""
+        accelerator = self.run.accelerator
         with accelerator.autocast():
-            losses = loss(model, part)
-        scaled = {key: _share(x, lengths[part], lengths[whole]) for key, x in losses.items()}
-        total = torch.stack(list(scaled.values())).sum()
-        accelerator.backward(total * world)  # several processes average their gradients
-        for key, value in scaled.items():
+            losses = self.loss(self.model, batch)
+        values = {key: scaled(x) for key, x in losses.items()}
+        total = torch.stack(list(values.values())).sum()
+        accelerator.backward(total * accelerator.num_processes)  # which average their gradients
+        for key, value in values.items():
             sums[key] = sums.get(key, 0.0) + value.detach()
-    if settings.clip:
-        nn.utils.clip_grad_norm_(run.trained, settings.clip)
-    for group in run.optimizer.param_groups:
-        group["lr"] = learning_rate
-    run.optimizer.step()
-    run.optimizer.zero_grad(set_to_none=True)
-    return sums
+
+    def _update(self) -> None:
+        if self.run.settings.clip:
+            nn.utils.clip_grad_norm_(self.run.trained, self.run.settings.clip)
+        self.run.optimizer.step()
+        self.run.optimizer.zero_grad(set_to_none=True)
+
+    def _on_gpu(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A step with a whole batch: as usual, then recorded, then replayed."""
+        shapes = tuple((name, x.shape) for name, x in batch.items())
+        self.seen[shapes] += 1
+        if self.seen[shapes] <= BEFORE_CAPTURE:
+            self.stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.stream):
+                losses = self._whole(batch)
+            torch.cuda.current_stream().wait_stream(self.stream)
+            return losses
+        if shapes not in self.graphs:
+            graph, inputs = torch.cuda.CUDAGraph(), {k: x.clone() for k, x in batch.items()}
+            pool = next(iter(self.graphs.values()))[0].pool() if self.graphs else None
+            with torch.cuda.graph(graph, pool=pool, stream=self.stream):
+                losses = self._whole(inputs)
+            self.graphs[shapes] = graph, inputs, losses
+        graph, inputs, losses = self.graphs[shapes]
+        for name, x in batch.items():
+            inputs[name].copy_(x)
+        graph.replay()
+        return {name: x.clone() for name, x in losses.items()}
+
+    def _whole(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        self._gradients(batch, losses, lambda x: x.value if isinstance(x, MeanLoss) else x)
+        self._update()
+        return losses
 
 
 def _share(loss: Tensor | MeanLoss, part: np.ndarray, whole: np.ndarray) -> Tensor:
@@ -187,6 +250,7 @@ class _Run:
         self.accelerator, self.score = accelerator, score
         self.file = self.folder / f"{name}.safetensors"
         self.log_file = self.folder / "log.jsonl"
+        self.device = accelerator.device
         self.step, self.history = 0, History()
         self.best: dict[str, Tensor] | None = None
         self.started = self.saved = time.monotonic()
@@ -194,14 +258,24 @@ class _Run:
         self.trained = [p for _, p in named]
         decay = [p for _, p in named if p.ndim > 1]
         rest = [p for _, p in named if p.ndim <= 1]
+        gpu = self.device.type == "cuda"  # there a graph reads the rate of its step from a tensor
+        rate: Any = settings.learning_rate
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": decay, "weight_decay": settings.weight_decay},
                 {"params": rest, "weight_decay": 0.0},
             ],
-            lr=settings.learning_rate,
+            lr=torch.tensor(rate, device=self.device) if gpu else rate,
             fused=True,
+            capturable=gpu,
         )
+
+    def set_learning_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(rate)
+            else:
+                group["lr"] = rate
 
     def log(self, pending, learning_rate: float, epoch: int) -> dict[str, float]:
         """Read the losses of the last steps, stop if one is not finite, write their means."""
@@ -302,9 +376,7 @@ class _Run:
                     if k.startswith(f"optimizer.{i}.")
                 }
                 if state:
-                    self.optimizer.state[p] = {
-                        k: v if k == "step" else v.to(p.device) for k, v in state.items()
-                    }
+                    self.optimizer.state[p] = {k: v.to(p.device) for k, v in state.items()}
         self._trim_log()
 
     def _trim_log(self) -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+MODEL_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+GPU_MULTIPLE = 8  # a GPU's batches are padded to multiples of it: few shapes, few CUDA graphs
 MOST_LOOKED_AT = 5000  # texts, for the notes
 FEW_UNKNOWN, MANY_UNKNOWN = 0.01, 0.05  # shares of tokens: what is noted, and what needs advice
 
@@ -34,22 +37,38 @@ class TokenizedDataset:
         """Tokens of each text."""
         return np.diff(self.offsets)
 
-    def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the tokens of a padded batch of rows lie, and which are real, both (batch, l)."""
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest text."""
+        return int(self.lengths.max(initial=0))
+
+    def positions(self, rows: np.ndarray, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Where the tokens of a padded batch of rows lie, and which are real, both (batch, l).
+
+        l is the longest of the rows, or the next `multiple` that no text's length exceeds.
+        """
         rows = np.asarray(rows)
         lengths = self.offsets[rows + 1] - self.offsets[rows]  # not of all texts at every step
-        column = np.arange(lengths.max())
+        column = np.arange(min(-(-lengths.max() // multiple) * multiple, self.longest))
         real = column < lengths[:, None]
         return np.where(real, self.offsets[rows][:, None] + column, 0), real
 
     def batch(self, rows: np.ndarray, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """Inputs of a model for these rows, (batch, l) each, padded to the longest of them."""
-        at, real = self.positions(rows)
+        """Inputs of a model for these rows, (batch, l) each, padded to the longest of them.
+
+        On a GPU l is the next multiple of `GPU_MULTIPLE`, but no more than the longest text has.
+        """
+        at, real = self.positions(rows, padded_to(device))
         arrays = {"input_ids": np.where(real, self.tokens[at], self.pad), "attention_mask": real}
         if self.types is not None:
             arrays["token_type_ids"] = np.where(real, self.types[at], 0)
         tensors = {name: torch.from_numpy(a.astype(np.int64)) for name, a in arrays.items()}
         return {name: t.to(device, non_blocking=True) for name, t in tensors.items()}
+
+
+def padded_to(device: torch.device | str) -> int:
+    """What the lengths of batches are multiples of on this device."""
+    return GPU_MULTIPLE if torch.device(device).type == "cuda" else 1
 
 
 def tokenize(
