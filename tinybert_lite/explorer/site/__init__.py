@@ -155,7 +155,7 @@ def vendor(folder: Path, packages: Path) -> list[dict[str, str]]:
             target.write_bytes(content)
             if target.suffix == ".wasm":  # 14 MB, 4 MB compressed
                 packed(target)
-    return [{"name": n} | {k: e[k] for k in ("version", "licence")} for n, e in wanted.items()]
+    return [{"name": n} | {k: e[k] for k in ("version", "license")} for n, e in wanted.items()]
 
 
 def packed(file: Path) -> Path:
@@ -231,7 +231,7 @@ def to_site(
         facts["disagree"] = _disagreements(models, tokenizer, texts)
         facts["state"] = state
         facts["runtime_bytes"] = sum(f.stat().st_size for f in (folder / "vendor").glob("*.bin"))
-        facts["licences"] = _licences(facts)
+        facts["licenses"] = _licenses(facts)
         write_text(folder / "models" / "tokenizer.json", json.dumps(words, ensure_ascii=False))
         for script in ("worker.js", "wordpiece.js"):
             shutil.copy(HERE / script, folder / script)
@@ -239,14 +239,14 @@ def to_site(
     return out / "index.html"
 
 
-def _licences(facts: dict[str, Any]) -> str:
+def _licenses(facts: dict[str, Any]) -> str:
     programs = ", ".join(
-        f"{p['name']} {p['version']} ({p['licence']})" for p in facts["third_party"]
+        f"{p['name']} {p['version']} ({p['license']})" for p in facts["third_party"]
     )
     lines = [f"Third-party programs: {programs}."]
     for name, entry in assets.manifest().items():
         if name in ("teacher", "reviews"):
-            lines.append(f"{entry['title']}: {entry['licence']}; {entry['attribution']}.")
+            lines.append(f"{entry['title']}: {entry['license']}; {entry['attribution']}.")
     return " ".join(lines)
 
 

@@ -234,6 +234,6 @@ $("differ").hidden = !FACTS.disagree.length;
 $("differ-table").replaceChildren(h("thead", {}, h("tr", {}, ...["Sentence", "Teacher", "Student"].map((name) => h("th", { scope: "col" }, name)))),
   h("tbody", {}, ...FACTS.disagree.map((row) => h("tr", {}, h("td", {}, h("button", { type: "button", onclick: () => { $("text").value = row.text; classify(); $("text").focus(); } }, row.text)),
     ...SIDES.map((who) => h("td", {}, `${row[who][0]}, ${percent(row[who][1])}`))))));
-$("licences").textContent = FACTS.licences;
+$("licenses").textContent = FACTS.licenses;
 showExample(0);
 start();
