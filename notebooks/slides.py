@@ -89,8 +89,7 @@ def value(place: Mapping[str, Any], notebooks: Mapping[str, NotebookNode]) -> st
             raise workshop.WorkshopError(
                 f"{place['file']} has no {' / '.join(place['path'])}; correct slides.toml."
             ) from error
-        scaled = found * place["scale"] if "scale" in place else found
-        return place["format"].format(scaled)
+        return _formatted(found, place)
     outputs = _cell(notebooks, place["notebook"], place["cell"]).get("outputs", [])
     printed = "".join(o.get("text") or o.get("data", {}).get("text/markdown", "") for o in outputs)
     match = re.search(place["find"], printed, re.MULTILINE)
@@ -99,7 +98,13 @@ def value(place: Mapping[str, Any], notebooks: Mapping[str, NotebookNode]) -> st
             f"Cell {place['cell']!r} of notebook {place['notebook']} prints nothing like "
             f"{place['find']!r}; correct slides.toml."
         )
+    if "format" in place:
+        return _formatted(float(match[1]), place)
     return re.sub(r"-(?=\d)", "−", match[1]).replace(" %", "%")
+
+
+def _formatted(number: Any, place: Mapping[str, Any]) -> str:
+    return place["format"].format(number * place["scale"] if "scale" in place else number)
 
 
 def filled(text: Any, values: Mapping[str, str]) -> Any:
