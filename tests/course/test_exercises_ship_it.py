@@ -42,7 +42,7 @@ def column_scales(table):
     return (table / scale).round().to(torch.int8), scale
 
 
-@wrong(check_quantize, "cut off instead of rounded")
+@wrong(check_quantize, "truncated instead of rounded")
 def cast_only(table):
     scale = (table.abs().amax(1, keepdim=True) / 127).clamp_min(1e-9)
     return (table / scale).to(torch.int8), scale
@@ -66,7 +66,7 @@ def no_abs(table):
     return torch.round(table / scale).clamp(-1e6, 1e6).to(torch.int32).to(torch.int8), scale
 
 
-@wrong(check_quantize, "the scale upside down")
+@wrong(check_quantize, "the scale inverted")
 def upside_down(table):
     factor = 127 / table.abs().amax(1, keepdim=True).clamp_min(1e-9)
     return (table * factor).round().to(torch.int8), factor
@@ -295,12 +295,12 @@ def best_anyway(models, *limits):
     return choose(models, *limits) or "teacher"
 
 
-@wrong(check_choose, "the whole model given back")
+@wrong(check_choose, "the whole model returned")
 def whole_model(models, *limits):
     return next((m for m in models if m["name"] == choose(models, *limits)), None)
 
 
-@wrong(check_choose, "a list given back")
+@wrong(check_choose, "a list returned")
 def all_that_fit(models, *limits):
     return [m["name"] for m in models if choose([m], *limits)]
 
@@ -362,8 +362,16 @@ the model is sure of many of them. Irony, other languages, longer texts and othe
 measured. Do not use it to judge people, nor where a wrong answer does harm."""
 
 
-def test_limits_that_say_all_of_it_pass():
-    assert check_limits(LIMITS).passed
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ("", ""),
+        ("were not\nmeasured", "are things we did not\nmeasure"),
+        ("Distilled from MiniLM", "Learned from MiniLM"),
+    ],
+)
+def test_limits_that_say_all_of_it_pass(ours, theirs):
+    assert ours in LIMITS and check_limits(LIMITS.replace(ours, theirs)).passed
 
 
 @pytest.mark.parametrize(
@@ -377,7 +385,7 @@ def test_limits_that_say_all_of_it_pass():
         (lambda t: t.replace("test ", "").replace("not\nmeasured", "not known"), "no test behind"),
         (lambda t: t.replace("English ", "").replace("other languages, ", ""), "language"),
         (lambda t: t.replace("Distilled from MiniLM fine-tuned on", "It knows").replace(
-            " of the early 2000s", ""), "where the teacher or its texts"),
+            " of the early 2000s", ""), "where its predictions come from"),
         (lambda t: t.replace("were not\nmeasured", "are harder"), "not measured"),
         (lambda t: t.split("Do not use")[0], "what it is not for"),
         (lambda t: "English film reviews, 2005, 0.85 on the test; irony not measured; not for people",

@@ -96,7 +96,7 @@ WRONG = [
     ("leaks", "share", lambda a, b: leaks(a, b) / len(b)),
     ("hours", "seconds", lambda *c: hours(*c) * 3600),
     ("hours", "minutes", lambda *c: hours(*c) * 60),
-    ("hours", "teacher is free", lambda t, s, n, e, r: hours(0, s, n, e, r)),
+    ("hours", "teacher is left out", lambda t, s, n, e, r: hours(0, s, n, e, r)),
     ("hours", "every epoch", lambda t, s, n, e, r: hours(e * t, s, n, e, r)),
     ("hours", "teacher is trained", lambda t, s, n, e, r: hours(3 * e * t, s, n, e, r)),
     ("hours", "teacher is trained", lambda t, s, n, e, r: hours(3 * t, s, n, e, r)),

@@ -26,7 +26,7 @@ def check_quantize(candidate: Callable | None) -> Result:
     if not all(s.isfinite().all() for _, s in answers):
         return wrong(
             "NaN or infinity",
-            "One word's vector is all zeros, and its scale became 0: clamp the scale from below, "
+            "One token's vector is all zeros, so its scale became 0: clamp the scale from below, "
             "or put 1 there.",
         )
     known = next((m for m in QUANTIZE_MISTAKES if _alike(answers, map(m.answer, tables))), None)
@@ -35,7 +35,7 @@ def check_quantize(candidate: Callable | None) -> Result:
     if answers[0][0].dtype != torch.int8:
         return wrong(
             "not stored in 8 bits",
-            f"The values are whole, but kept as {answers[0][0].dtype}: nothing has become smaller. "
+            f"The values are whole, but stored as {answers[0][0].dtype}, so the table is no smaller. "
             "End with .to(torch.int8).",
         )
     for (q, scale), table in zip(answers, tables):
@@ -45,11 +45,13 @@ def check_quantize(candidate: Callable | None) -> Result:
             word = int((off - allowed).argmax())
             return wrong(
                 "another table",
-                f"Word {word} comes back with an error of {off[word]:.2g}; half a step of its "
-                f"scale is {allowed[word]:.2g}. Print q, scale and q * scale of one word.",
+                f"Row {word} comes back with an error of {off[word]:.2g}; half a step of its "
+                f"scale is {allowed[word]:.2g}. Print q, scale and q * scale of one row.",
             )
     if answers[0][0].abs().max() > 127:
-        return wrong("-128 used", "Stay between -127 and 127, the same on both sides of zero.")
+        return wrong(
+            "-128 used", "Stay between -127 and 127, so that both signs have the same range."
+        )
     return Result(True, hint="Every number comes back to within half a step of its row's scale.")
 
 
@@ -64,11 +66,11 @@ def check_time_by_operator(candidate: Callable | None) -> Result:
     if problem:
         return problem
     if not all(isinstance(a, dict) and a for a in answers):
-        return wrong("not a dict", "Give {operator: share}, as {'MatMul': 0.7, …}.")
+        return wrong("not a dict", "Return {operator: share}, such as {'MatMul': 0.7, …}.")
     try:
         got = [{str(k): float(v) for k, v in a.items()} for a in answers]
     except (TypeError, ValueError):
-        return wrong("not numbers", "The values of the dict are shares, as 0.7.")
+        return wrong("not numbers", "The values of the dict are shares, such as 0.7.")
     if _same_shares(got, [_shares(*case) for case in cases]):
         return Result(True, hint="Each operator's share, and they add up to 1.")
     for mistake in TIME_MISTAKES:
@@ -76,8 +78,8 @@ def check_time_by_operator(candidate: Callable | None) -> Result:
             return wrong(mistake.name, mistake.hint)
     return wrong(
         "other shares",
-        f"Yours add up to {sum(got[0].values()):.3g}. Take the events with cat 'Node', add dur by "
-        "args['op_name'], divide by the sum of it all.",
+        f"Yours add up to {sum(got[0].values()):.3g}. Take the events with cat 'Node', add up dur for "
+        "each args['op_name'], and divide by the total.",
     )
 
 
@@ -115,17 +117,20 @@ def check_limits(text: str | None) -> Result:
         if found := re.search(pattern, said):
             return wrong(
                 f"it promises too much: {found[0]!r}",
-                "A test set shows how often a model was right on that test set. Say that.",
+                "A test only shows how often a model was right on that test set. Say that.",
             )
     for name, pattern, hint in PARTS:
         if not re.search(pattern, said):
             return wrong(name, hint)
     if len(said.split()) < 40:
         return wrong(
-            "all there, and too short to be of use",
-            "Forty words or more: a reader should know whether their own texts are like these.",
+            "everything is there, but too short to be useful",
+            "Write forty words or more: readers should be able to tell whether their texts are like these.",
         )
-    return Result(True, hint="Data, number, language, gaps and misuse are there. Is it all true?")
+    return Result(
+        True,
+        hint="Data, number, language, source, gaps and misuse are all there. Is all of it true?",
+    )
 
 
 # 8 bits -------------------------------------------------------------------------------------------
@@ -145,7 +150,7 @@ def _tables() -> list[Tensor]:
 
 def _not_a_pair(answer, table: Tensor) -> Result | None:
     if not isinstance(answer, tuple | list) or len(answer) != 2:
-        return wrong("not two tensors", "Give q and its scale: return q, scale.")
+        return wrong("not two tensors", "Return q and its scale: return q, scale.")
     q, scale = answer
     if not (torch.is_tensor(q) and torch.is_tensor(scale)):
         return wrong("not two tensors", "Both q and scale are tensors.")
@@ -158,7 +163,7 @@ def _not_a_pair(answer, table: Tensor) -> Result | None:
     except RuntimeError:
         return wrong(
             "a scale that does not fit",
-            f"It has the shape {tuple(scale.shape)}; amax(1, keepdim=True) gives (words, 1).",
+            f"It has the shape {tuple(scale.shape)}; amax(1, keepdim=True) gives (tokens, 1).",
         )
     return None
 
@@ -185,42 +190,42 @@ def _upside_down(table: Tensor) -> tuple[Tensor, Tensor]:
 QUANTIZE_MISTAKES = [
     Mistake(
         "one scale for the whole table",
-        "The largest number of all sets the step for every word, and words with short vectors "
+        "The largest value in the table sets the step for every row, and rows with small values "
         "become zeros: take the largest of each row, abs().amax(1, keepdim=True).",
         lambda t: _quantize(t, extent=lambda t: t.abs().max().expand(len(t), 1)),
     ),
     Mistake(
         "a scale for each column",
-        "amax(0) goes over the words; a lookup reads a row, so give each row its scale: amax(1).",
+        "amax(0) goes over the tokens. A lookup reads a row, so give each row its own scale: amax(1).",
         lambda t: _quantize(t, extent=lambda t: t.abs().amax(0, keepdim=True)),
     ),
     Mistake(
-        "cut off instead of rounded",
-        ".to(torch.int8) alone drops what is behind the point, towards zero: round first. The "
-        "error is otherwise up to a whole step, and always to the same side.",
+        "truncated instead of rounded",
+        ".to(torch.int8) alone drops the fraction, so the error is up to a whole step and always "
+        "toward zero. Round first.",
         lambda t: _quantize(t, settle=torch.trunc),
     ),
     Mistake(
         "divided by 128",
-        "The largest number becomes 128, which int8 does not have: it comes out as -128, with "
-        "the other sign. Divide by 127.",
+        "The largest value becomes 128, which int8 does not have: it turns into -128, with the "
+        "wrong sign. Divide by 127.",
         lambda t: _quantize(t, levels=128, settle=_wrapped),
     ),
     Mistake(
         "divided by 255",
-        "255 is the number of steps of both sides together; each side has 127.",
+        "255 is the number of levels on both sides of zero together. Each side has 127.",
         lambda t: _quantize(t, levels=255),
     ),
     Mistake(
         "the sign left out of the scale",
-        "A row's largest number may be below zero: take abs() before amax().",
+        "The largest magnitude in a row may be negative: take abs() before amax().",
         lambda t: _quantize(
             t, extent=lambda t: t.amax(1, keepdim=True), settle=lambda x: _wrapped(x.clamp(-1e6, 1e6))
         ),
     ),
     Mistake(
-        "the scale upside down",
-        "table ≈ q · scale: return the number you divided by, not the one you multiplied with.",
+        "the scale inverted",
+        "table ≈ q · scale: return the number you divided by, not the one you multiplied by.",
         _upside_down,
     ),
 ]  # fmt: skip
@@ -284,7 +289,7 @@ def _each_node(events: list[dict]) -> dict[str, float]:
 TIME_MISTAKES = [
     Mistake(
         "counted, not timed",
-        "How often an operator runs is not how long: add e['dur'], not 1.",
+        "How often an operator runs does not say how long it takes: add e['dur'], not 1.",
         lambda events: _shares(events, lambda e: 1),
     ),
     Mistake(
@@ -305,13 +310,13 @@ TIME_MISTAKES = [
     ),
     Mistake(
         "the session counted beside its own operators",
-        "model_run is the time of all of them together, and loading is not running: leave out the "
-        "events with cat 'Session', from the sum too.",
+        "model_run is the time of all operators together, and loading is not part of a run: leave "
+        "out the events with cat 'Session', from the sum too.",
         lambda events: _shares(events, over=lambda ev: sum(e["dur"] for e in ev)),
     ),
     Mistake(
         "a mean over the calls",
-        "An operator that runs eighteen times costs eighteen times as much: add up, do not average.",
+        "An operator that runs eighteen times takes all eighteen times: add up, do not average.",
         _means,
     ),
     Mistake(
@@ -321,7 +326,7 @@ TIME_MISTAKES = [
     ),
     Mistake(
         "by node, not by operator",
-        "e['name'] names one node of one layer; e['args']['op_name'] the kind of operator.",
+        "e['name'] is one node in one layer. e['args']['op_name'] is the kind of operator.",
         _each_node,
     ),
 ]  # fmt: skip
@@ -419,12 +424,12 @@ CHOICE_MISTAKES = [
     ),
     _otherwise(
         "the 5th percentile instead of the 95th",
-        "np.percentile takes percent, and slow is up: 95.",
+        "np.percentile takes a percentage, and slow passes are at the top: 95.",
         slow=lambda times: _percentile(times, 0.05),
     ),
     _otherwise(
         "0.95 given to np.percentile",
-        "np.percentile takes percent: 0.95 is below one percent, almost the fastest time. Pass 95.",
+        "np.percentile takes a percentage: 0.95 means less than one percent, almost the fastest time. Pass 95.",
         slow=lambda times: _percentile(times, 0.0095),
     ),
     _otherwise(
@@ -434,32 +439,32 @@ CHOICE_MISTAKES = [
     ),
     _otherwise(
         "MiB instead of MB",
-        "A megabyte here is 10⁶ bytes, as on a download page, not 2²⁰.",
+        "A megabyte here is 10⁶ bytes, not 2²⁰.",
         mega=2**20,
     ),
     _otherwise(
         "the smallest shipped instead of the best",
-        "Within the budget, smaller is not better: take the best score of those that fit.",
+        "Within the budget, smaller is not better: take the best score among the models that fit.",
         rank=lambda m: -m["bytes"],
     ),
     _otherwise(
         "the fastest shipped instead of the best",
-        "Within the budget, faster is not better: take the best score of those that fit.",
+        "Within the budget, faster is not better: take the best score among the models that fit.",
         rank=lambda m: -_percentile(m["ms"], 0.5),
     ),
     _otherwise("size left out", "m['bytes'] has a limit too.", limits="time keep"),
     _otherwise("time left out", "m['ms'] has a limit too.", limits="size keep"),
-    _otherwise("the score left out", "It must also keep enough of the teacher's score.", limits="size time"),
+    _otherwise("the score left out", "The model must also keep enough of the teacher's score.", limits="size time"),
     Mistake(
         "the first that fits",
-        "The order of the list means nothing: take the best score of those that fit.",
+        "The order of the list means nothing: take the best score among the models that fit.",
         lambda models, *limits: next(
             (m["name"] for m in models if _choose([m], *limits) is not None), None
         ),
     ),
     Mistake(
         "a model shipped where none fits",
-        "When nothing fits, return None: the budget has to change.",
+        "When no model fits, return None: the budget has to change.",
         lambda models, *limits: _choose(models, *limits)
         or max(models, key=lambda m: m["score"])["name"],
     ),
@@ -481,7 +486,7 @@ def _run_choices(candidate: Callable | None) -> tuple[Result | None, list]:
             return NOT_TRIED, []
         except ValueError as error:
             if "empty" in str(error):
-                hint = "No model may fit: max() of nothing stops with an error. Return None there."
+                hint = "Sometimes no model fits, and max() of an empty list is an error. Return None then."
                 return wrong("no model fits, and it stopped", hint), []
             return wrong("it stopped with an error", f"ValueError: {error}"), []
         except Exception as error:  # whatever the learner wrote
@@ -489,9 +494,9 @@ def _run_choices(candidate: Callable | None) -> tuple[Result | None, list]:
     if all(a is None or a is ... for a in answers):
         return NOT_TRIED, []
     if any(isinstance(a, dict) for a in answers):
-        return wrong("the whole model given back", "Give its name: m['name']."), []
+        return wrong("the whole model returned", "Return its name: m['name']."), []
     if any(isinstance(a, list | tuple | set) for a in answers):
-        return wrong("a list given back", "One is shipped: give the name of the best."), []
+        return wrong("a list returned", "Only one model ships: return the name of the best."), []
     return None, answers
 
 
@@ -508,15 +513,15 @@ PARTS = [
     (
         "it does not say what it was trained or tested on",
         r"review|film|movie|sentence",
-        "Name the data: which texts, of what kind.",
+        "Name the data: which texts, and of what kind?",
     ),
     (
         "no number",
         r"\d",
-        "How often is it right, on how many texts? A limit needs a number.",
+        "Say how often it is right, and on how many texts.",
     ),
     (
-        "a number, and no test behind it",
+        "a number with no test behind it",
         r"test|measured|held[- ]out|evaluat",
         "Say where the number was measured: on the test split, on how many texts.",
     ),
@@ -526,22 +531,21 @@ PARTS = [
         "It was trained on one language. Say which, and that others were not measured.",
     ),
     (
-        "nothing about where the teacher or its texts come from",
-        r"teacher|distil|inherit|2000s|2005|\bold\b|years?\b|\bage\b|pang|hutto|vader",
-        "Say how old its texts are, or that it copies the mistakes of its teacher: at least one "
-        "of them.",
+        "nothing about where its predictions come from",
+        r"teacher|distil|inherit|learn(ed|s|t)? from|2000s|2005|\bold\b|years?\b|\bage\b|pang|hutto|vader",
+        "Say which model it learned from, whose mistakes it repeats, or how old its texts are.",
     ),
     (
         "nothing about what was not measured",
-        r"not (been )?(measured|tested|tried|evaluated|checked|known)|un(tested|known|measured)|"
-        r"never (been )?(measured|tested|tried)|n't (been )?(measured|tested|tried)",
-        "A reader cannot see what you left out: irony, other topics, names, dialects … which of "
-        "them were not measured?",
+        r"not (been )?(measured?|test(ed)?|tried|try|evaluated?|check(ed)?|known)\b|un(tested|known|measured)|"
+        r"never (been )?(measured|tested|tried)|n't (been )?(measured?|test(ed)?|tried|try)\b",
+        "Readers cannot see what you left out. Which of these were not measured: irony, other "
+        "topics, names, dialects?",
     ),
     (
         "nothing about what it is not for",
         r"(do not|don't|should not|shouldn't|must not|never|not) (be )?(use|used|rely|relied|meant|"
         r"intended|decide|judge|apply|suitable|fit|for)\b|unsuitable|not (suited|made|built)|misuse",
-        "Someone will try it on people, contracts or medicine: say what it is not for.",
+        "Someone will use it to judge people, contracts or medicine: say what it is not for.",
     ),
 ]

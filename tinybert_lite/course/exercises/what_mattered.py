@@ -25,9 +25,7 @@ def check_ranking(
     `lost` in points of accuracy by name; pairs closer than `noise` points count for nothing.
     """
     if isinstance(order, Mapping):
-        return wrong(
-            "numbers instead of an order", "Return a list of names, the largest loss first."
-        )
+        return wrong("numbers instead of an order", "Give a list of names, the largest loss first.")
     if isinstance(order, set | frozenset):
         return wrong("a set has no order", "Put the names into a list.")
     if order is None or order is ... or isinstance(order, str):
@@ -36,9 +34,7 @@ def check_ranking(
     if not names or ... in names:
         return NOT_TRIED
     if unknown := [name for name in names if name not in lost]:
-        return wrong(
-            f"there is no row {unknown[0]!r}", f"These are to be ranked: {', '.join(lost)}."
-        )
+        return wrong(f"there is no row {unknown[0]!r}", f"Rank these rows: {'; '.join(lost)}.")
     if len(set(names)) < len(names):
         return wrong("a row is listed twice", "List each row once.")
     if missing := [name for name in lost if name not in names]:
@@ -52,8 +48,8 @@ def check_ranking(
     close = len(names) * (len(names) - 1) // 2 - len(clear)
     return Result(
         True,
-        hint=f"{right} of {len(clear)} pairs as measured; guessing gets half. {close} more pairs "
-        f"lie within {noise:g} points of each other: these cannot be ranked.",
+        hint=f"{right} of {len(clear)} pairs are in the measured order; guessing gets half. {close} "
+        f"more pairs are too close to rank and do not count.",
     )
 
 
@@ -77,7 +73,7 @@ def check_bootstrap(candidate: Callable | None) -> Result:
     if not np.isfinite(got).all():
         return wrong("not three numbers", "NaN: an empty draw, or a mean over nothing?")
     if (got[:, 0] > got[:, 1]).any():
-        return wrong("low lies above high", "The lower bound first.")
+        return wrong("low lies above high", "Return the lower bound first.")
     right = np.array([_interval(d) for d in draws])
     scale = np.array([d.std() for d in draws])[:, None]
     if _far(got[:, :2], right, scale) < 0.17:
@@ -86,12 +82,12 @@ def check_bootstrap(candidate: Callable | None) -> Result:
         if _far(got[:, :2], _points(cases)[:, None], scale) < 1e-6:
             return wrong(
                 "every draw is the whole test set",
-                "Drawn without replacement, the same texts come out in another order: the mean "
+                "Drawn without replacement, you get the same texts in another order, so the mean "
                 "cannot change. random.integers(n, size=n) draws with replacement.",
             )
         return wrong(
-            "the same draw every time", "Create the generator once, outside the loop: here it is "
-            "given to you."
+            "the same draw every time", "Use the generator that your function is given, and do not "
+            "create another one inside the loop."
         )  # fmt: skip
     found = {  # a wide interval is estimated less exactly
         name: _far(got[:, :2], bounds, np.maximum(scale, np.diff(bounds) / 3.92))
@@ -102,7 +98,7 @@ def check_bootstrap(candidate: Callable | None) -> Result:
         return wrong(*nearest)
     return wrong(
         "another interval",
-        f"In the first case it should run from {right[0, 0]:.1f} to {right[0, 1]:.1f} points; "
+        f"In the first case it should run from {right[0, 0]:.1f} to {right[0, 1]:.1f} points, but "
         f"yours runs from {got[0, 0]:.1f} to {got[0, 1]:.1f}.",
     )
 
@@ -116,7 +112,8 @@ def check_new_row(row: Mapping | None) -> Result:
         return NOT_TRIED
     if not isinstance(row, Mapping):
         return wrong(
-            "not a dictionary", 'Say what the row changes, for example {"labels": "hard"}.'
+            "not a dictionary",
+            'Give what the row changes as a dictionary, such as {"labels": "hard"}.',
         )
     if unknown := [key for key in row if key not in RECIPE]:
         return wrong(f"the recipe has no part {unknown[0]!r}", f"It has {', '.join(RECIPE)}.")
@@ -131,19 +128,17 @@ def check_new_row(row: Mapping | None) -> Result:
     if len(changed) == 1:
         (part,) = changed
         return wrong(
-            f"this row is there already, or says nothing new about {part}",
-            f"{MEASURED_ALREADY[part]!r} is in the table. What each part is worth while the other "
-            "is there is known; what is it worth while the other is not?",
+            f"a row that changes only {part} is there already",
+            f"It is {MEASURED_ALREADY[part]!r}. The table says what each part is worth when the other "
+            "is kept. What is it worth when the other is missing too?",
         )
     if changed["init"] != "random":
-        return wrong(
-            "another question", "Without SVD initialization means: random, as in the paper."
-        )
+        return wrong("another question", 'Without SVD initialization, init is "random".')
     if changed["steps"] != "prediction":
         return wrong(
-            "another step is switched off", 'Without the intermediate step: steps "prediction".'
+            "another step is switched off", 'Without the intermediate step, steps is "prediction".'
         )
-    return Result(True, hint="Neither of the two parts: the fourth corner of the square.")
+    return Result(True, hint="The row without either part: the fourth corner of the square.")
 
 
 def check_surplus(candidate: Callable | None) -> Result:
@@ -189,7 +184,7 @@ def check_comparison(candidate: Callable | None) -> Result:
             "train(seed) is the full training, train(seed, **change) changes one thing.",
         )
     if any(changed not in ({}, change) for _, changed in calls):
-        return wrong("something else changes too", "Only what `change` says.")
+        return wrong("something else changes too", "Change only what `change` contains.")
     if set(recipe) - set(seeds) or set(other) - set(seeds):
         return wrong("other seeds", "Use the seeds you are given, in both arms.")
     if len(set(recipe)) < len(seeds) or len(set(other)) < len(seeds):
@@ -200,7 +195,7 @@ def check_comparison(candidate: Callable | None) -> Result:
         )
     if np.ndim(answers[0]) == 0:
         return wrong(
-            "one number for all seeds", "Keep the differences: how far they scatter is the point."
+            "one number for all seeds", "Return all differences: how much they vary matters."
         )
     try:
         got = [float(x) for x in answers[0]]
@@ -212,15 +207,16 @@ def check_comparison(candidate: Callable | None) -> Result:
     if np.allclose(got, right):
         return Result(True, hint="Same seed in both arms, one change, all differences kept.")
     if np.allclose(got, [-x for x in right]):
-        return wrong("the sign is turned", "The recipe minus the changed one.")
+        return wrong("the sign is reversed", "Subtract the changed training from the full one.")
     first = sorted(luck[seed] for seed in seeds)
     second = sorted(luck[seed] - cost[seed] for seed in seeds)
     if np.allclose(sorted(got), sorted(a - b for a, b in zip(first, second, strict=True))):
         return wrong(
-            "sorted before the difference", "Best minus best pairs different seeds: keep the order."
+            "sorted before the difference",
+            "Best minus best pairs different seeds: keep the order of the seeds.",
         )
     if np.allclose(sorted(got), sorted(right)):
-        return wrong("another order", "In the order of the seeds.")
+        return wrong("another order", "Keep the order of the seeds.")
     return wrong("pairs of different seeds", "Subtract within each seed, then go to the next.")
 
 
@@ -315,7 +311,7 @@ def _scaled(a, b, random, factor: float) -> tuple[float, float]:
 MISTAKES: dict[tuple[str, str], Callable] = {
     (
         "the two models are resampled separately",
-        "Use the same texts for both in each draw: then what makes a text hard for both cancels.",
+        "Use the same texts for both in each draw, so that what makes a text hard for both cancels.",
     ): lambda *c: _interval(_apart(*c)),
     (
         "sorted before the difference",
@@ -323,7 +319,7 @@ MISTAKES: dict[tuple[str, str], Callable] = {
     ): lambda *c: _interval(_sorted(*c)),
     (
         "seeds are resampled instead of texts",
-        "Three seeds can be drawn in 27 ways; the question is what other *texts* would show. "
+        "Three seeds can be drawn in only 27 ways, and the question is what other *texts* would show. "
         "Draw columns, not rows.",
     ): lambda *c: _interval(_by_seed(*c)),
     (
@@ -332,29 +328,31 @@ MISTAKES: dict[tuple[str, str], Callable] = {
     ): lambda *c: _interval(_pile(*c)),
     (
         "seeds are drawn as well",
-        "One to three seeds are too few to draw from; keep them all and draw texts.",
+        "One to three seeds are too few to resample. Keep them all, and draw texts.",
     ): lambda *c: _interval(_seeds_too(*c)),
     (
         "only the first seed",
         "Take the mean over all seeds of a text before anything else.",
     ): lambda a, b, random: _interval(_paired(a[:1], b[:1], random)),
-    ("the sign is turned", "a minus b."): lambda a, b, random: _interval(_paired(b, a, random)),
+    ("the sign is reversed", "Compute a minus b."): lambda a, b, random: _interval(
+        _paired(b, a, random)
+    ),
     (
         "shares, not points",
-        "Times 100: points of accuracy.",
+        "Multiply by 100 to get points of accuracy.",
     ): lambda a, b, random: _scaled(a, b, random, 0.01),
     (
         "10 % are left out, not 5",
-        "2.5 % on each side make 95 % between.",
+        "For a 95 % interval, leave out 2.5 % on each side.",
     ): lambda *c: _interval(_paired(*c), 5),
     (
         "one standard error, not a 95 % interval",
-        "Between the percentiles 2.5 and 97.5 of the draws (about two standard errors).",
+        "Return the percentiles 2.5 and 97.5 of the draws (about two standard errors on each side).",
     ): lambda *c: _interval(_paired(*c), 15.87),
     (
         "the spread of texts, not of their mean",
-        "A mean of n texts is √n times steadier than a text: resample, and take the mean of each "
-        "draw.",
+        "The mean of n texts varies √n times less than a single text: resample, and take the mean "
+        "of each draw.",
     ): _texts_spread,
     (
         "too few texts in each draw",
@@ -374,22 +372,22 @@ def _p_value(got: np.ndarray, draws: list[np.ndarray], cases: list) -> Result:
     above = np.array([(d >= 0).mean() for d in draws])
     right = np.minimum(1, 2 * np.minimum(below, above))
     if ((got < 0) | (got > 1)).any():
-        return wrong("p is not a probability", "A share of the draws, times two: 0 to 1.")
+        return wrong("p is not a probability", "Double a share of the draws, and return at most 1.")
     known = {
         "one-sided": (
             np.minimum(below, above),
-            "Before looking, either model could have been the better one: count both sides, times two.",
+            "Before looking, either model could have been the better one: double the share.",
         ),
         "one side only, whichever it is": (
             below,
-            "With b ahead this comes near 1. Take the smaller side, times two.",
+            "Where b is better this is near 1. Double the smaller of the two shares.",
         ),
-        "p is the share on the wrong side": (above, "The smaller side, times two."),
-        "1 − p": (1 - right, "p is small where the draws lie on one side of 0."),
+        "p is the share on the wrong side": (above, "Double the smaller of the two shares."),
+        "1 − p": (1 - right, "p is small when nearly all draws lie on one side of 0."),
         "the draws are compared with the difference itself": (
             np.full(len(draws), 0.5),
-            "The draws scatter around the difference, so half of them are above it. How many are "
-            "on the other side of 0?",
+            "About half of the draws are always above the difference. Count the draws on the other "
+            "side of 0.",
         ),
     }
     if np.abs(got - right).mean() < 0.2 * right.mean():
@@ -413,20 +411,20 @@ SURPLUS: dict[tuple[str, str], Callable] = {
         "Above 0: the two parts do some of the same work. Below 0: they need each other.",
     ): lambda both, no_start, no_step, neither: (no_step - neither) - (both - no_start),
     (
-        "the sign is turned",
-        "Without the intermediate step minus with it.",
+        "the sign is reversed",
+        "Take the value of SVD initialization without the intermediate step, minus its value with it.",
     ): lambda both, no_start, no_step, neither: (both - no_start) - (no_step - neither),
     (
         "what both are worth together",
-        "That compares two corners; the question is whether the two parts add up.",
+        "That compares two corners only. Use all four: what SVD initialization is worth in each row of the square.",
     ): lambda both, no_start, no_step, neither: both - neither,
     (
         "only without the step",
-        "Subtract what the start is worth with it.",
+        "Now subtract what SVD initialization is worth with the step.",
     ): lambda both, no_start, no_step, neither: no_step - neither,
     (
         "only with the step",
-        "That ablation is in the table already.",
+        "This is what SVD initialization is worth with the step. Subtract it from its value without the step.",
     ): lambda both, no_start, no_step, neither: both - no_start,
     (
         "what the step is worth, not the start",
@@ -438,7 +436,7 @@ SURPLUS: dict[tuple[str, str], Callable] = {
     ): lambda both, no_start, no_step, neither: both - no_step,
     (
         "two corners are missing",
-        "This compares two rows with one part each; all four are needed.",
+        "This compares the two rows with one part each; you need all four.",
     ): lambda both, no_start, no_step, neither: no_start - no_step,
     (
         "what adding up would predict",
@@ -446,8 +444,8 @@ SURPLUS: dict[tuple[str, str], Callable] = {
     ): lambda both, no_start, no_step, neither: no_start + no_step - both,
     (
         "the mean of both effects",
-        "The mean says what the start is worth on average; the difference says whether the step "
-        "matters to it.",
+        "The mean is what SVD initialization is worth on average. The difference shows whether that "
+        "depends on the step.",
     ): lambda both, no_start, no_step, neither: (no_step - neither + both - no_start) / 2,
 }
 

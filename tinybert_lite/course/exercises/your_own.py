@@ -32,18 +32,24 @@ def check_paired_error(candidate: Callable | None) -> Result:
             "not paired",
             "That treats the texts as two separate test sets. Count disagreements.",
         ),
-        a.std() / n**0.5: ("the error of one score", "The difference counts, not one accuracy."),
-        b.std() / n**0.5: ("the error of one score", "The difference counts, not one accuracy."),
+        a.std() / n**0.5: (
+            "the error of one score",
+            "Compute the error of the difference of the two accuracies.",
+        ),
+        b.std() / n**0.5: (
+            "the error of one score",
+            "Compute the error of the difference of the two accuracies.",
+        ),
         k**0.5: ("a count, not a share", "Divide by the number of texts."),
         k / n: ("the share of disagreements", "k coin tosses have a standard deviation of √k."),
         k / n**2: ("the variance", "Take the square root."),
         (k / n) ** 0.5: ("divided by √n", "√k texts out of n: divide by n, not by √n."),
         0.0: (
             "only the net difference counted",
-            "Disagreements in both directions count: those only a gets right, those only b does.",
+            "Count the disagreements in both directions: texts only a gets right, and texts only b does.",
         ),
-        1.96 * k**0.5 / n: ("an interval, not the error", "The check wants one standard error."),
-        100 * k**0.5 / n: ("percent", "Return a share, as accuracies are."),
+        1.96 * k**0.5 / n: ("an interval, not the error", "Return one standard error."),
+        100 * k**0.5 / n: ("percent", "Return a share from 0 to 1, like the accuracies."),
     }
     good = f"{k:,} disagreements: ± {100 * k**0.5 / n:.3f} points. Two separate test sets: "
     good += f"± {100 * apart:.3f}."
@@ -66,26 +72,32 @@ def check_macro_f1(candidate: Callable | None) -> Result:
     mistakes = {
         tp.sum() / len(labels): (
             "accuracy, or micro F1",
-            "All texts in one pile: the large classes decide. Compute F1 per class, then the mean.",
+            "Over all texts together, the large classes decide. Compute F1 of each class, then the mean.",
         ),
         float(f1 @ share): (
             "weighted by the size of the classes",
-            "Every class counts the same, however rare it is: a plain mean.",
+            "Every class counts the same, however rare it is: take the plain mean.",
         ),
         f1[:3].mean(): (
             "a class that is never predicted is left out",
             "Its F1 is 0 and it counts: take the classes from the labels, not the predictions.",
         ),
-        (tp / (2 * tp + fp + fn)).mean(): ("half of it", "2·TP above the line."),
-        (tp / (tp + fp + fn)).mean(): ("the Jaccard index", "2·TP, above and below the line."),
+        (tp / (2 * tp + fp + fn)).mean(): ("half of it", "The numerator is 2·TP."),
+        (tp / (tp + fp + fn)).mean(): (
+            "the Jaccard index",
+            "Use 2·TP in the numerator and in the denominator.",
+        ),
         2 * means[0] * means[1] / sum(means): (
             "F1 of the mean precision and recall",
-            "F1 of each class first, then the mean.",
+            "Compute F1 of each class first, then the mean.",
         ),
-        means[0]: ("mean precision", "FN is missing: what of the class was not found?"),
-        means[1]: ("mean recall", "FP is missing: what was wrongly put into the class?"),
+        means[0]: ("mean precision", "FN is missing: texts of the class that were not found."),
+        means[1]: ("mean recall", "FP is missing: texts that were wrongly assigned to the class."),
         f1.sum(): ("a sum", "Divide by the number of classes."),
-        f1[1]: ("one class only", "F1 of class 1 is what two-class tasks report; here all count."),
+        f1[1]: (
+            "one class only",
+            "F1 of class 1 is what two-class tasks report; here you need all classes.",
+        ),
         100 * f1.mean(): ("percent", "Return a share."),
     }
     good = (
@@ -105,14 +117,24 @@ def check_leaks(candidate: Callable | None) -> Result:
     mistakes = {
         2: ("compared letter by letter", "“LOUD FAN” and “loud  fan” are the same text to BERT."),
         4: ("case is not ignored", "The tokenizer of an uncased model lowercases every letter."),
-        6: ("spaces are not ignored", "Make every run of spaces one: `' '.join(text.split())`."),
+        6: (
+            "spaces are not ignored",
+            "Turn each run of spaces into one space: ' '.join(text.split()).",
+        ),
         3: ("repeats counted once", "Count every test text that leaked, repeats included."),
-        9: ("parts of texts count", "“It broke” is only the beginning of another text."),
+        9: (
+            "parts of texts count",
+            "“It broke” is only the beginning of a training text: compare whole texts.",
+        ),
         8: ("counted on the training side", "Count test texts, not training texts."),
-        0.7: ("a share", "Return how many, not which share."),
+        0.7: ("a share", "Return the number of texts, not their share."),
     }
     return _number(
-        candidate, (TRAIN, TEST), LEAKED, mistakes, "7 of 10: this test measures memory."
+        candidate,
+        (TRAIN, TEST),
+        LEAKED,
+        mistakes,
+        "7 of 10 leaked: this test measures memorization.",
     )
 
 
@@ -127,16 +149,19 @@ def check_hours(candidate: Callable | None) -> Result:
     every = epochs * texts * teacher
     learn = 3 * epochs * texts * student
     mistakes = {
-        seconds: ("seconds", "An hour has 3,600 of them."),
-        seconds / 60: ("minutes", "An hour has 60 of them."),
-        learn / rate / 3600: ("the teacher is free", "It reads every text too, once."),
+        seconds: ("seconds", "Divide by 3,600."),
+        seconds / 60: ("minutes", "Divide by 60."),
+        learn / rate / 3600: (
+            "the teacher is left out",
+            "It reads each text once, and that takes time too.",
+        ),
         (every + learn) / rate / 3600: (
             "the teacher runs in every epoch",
-            "Its outputs are kept: one pass.",
+            "Its outputs are kept, so one pass is enough.",
         ),
         (3 * every + learn) / rate / 3600: (
             "the teacher is trained",
-            "It only runs forward, once.",
+            "It only runs forward, and only once.",
         ),
         (3 * texts * teacher + learn) / rate / 3600: (
             "the teacher is trained",
@@ -144,9 +169,12 @@ def check_hours(candidate: Callable | None) -> Result:
         ),
         (texts * teacher + learn / 3) / rate / 3600: (
             "the student only runs forward",
-            "The backward pass costs about twice the forward pass: three in all.",
+            "The backward pass costs about twice the forward pass, so training costs three times as much.",
         ),
-        (texts * teacher + learn / epochs) / rate / 3600: ("one epoch", "There are five."),
+        (texts * teacher + learn / epochs) / rate / 3600: (
+            "one epoch",
+            "Multiply by the number of epochs.",
+        ),
     }
     share = texts * teacher / (seconds * rate)
     good = f"{seconds / 60:.0f} minutes at that rate; the teacher takes {share:.0%} of it."
