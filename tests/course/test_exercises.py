@@ -326,6 +326,12 @@ def hidden_no_mask(s, t, w, mask):
     return F.mse_loss(s @ w, t)
 
 
+@wrong("check_hidden_loss", "mean of the sentences' means")
+def hidden_mean_of_sentence_means(s, t, w, mask):
+    pairs = zip(s @ w, t, mask.bool(), strict=True)
+    return torch.stack([F.mse_loss(a[m], b[m]) for a, b, m in pairs]).mean()
+
+
 @wrong("check_hidden_loss", "mean over padding")
 def hidden_mean_over_padding(s, t, w, mask):
     m = mask.unsqueeze(-1)
@@ -373,6 +379,14 @@ def reached_with_separate_floors(loss, targets, width):
 def reached_with_mean_floor(loss, targets, width):
     floor = stacked_floor(targets, width) / len(targets)
     return (all_zeros(targets) - loss) / (all_zeros(targets) - floor)
+
+
+@wrong("check_share_reached", "a sum over layers compared with means")
+def share_of_means(loss, targets, width):
+    stacked = torch.cat(targets)
+    floor = torch.linalg.svdvals(stacked)[width:].square().sum() / stacked.numel()
+    zeros = stacked.square().mean()
+    return (zeros - loss) / (zeros - floor)
 
 
 @wrong("check_share_reached", "the mean was subtracted first")
@@ -476,6 +490,12 @@ def teacher_layers_only(teacher, inputs):
         return teacher.eval()(**inputs, output_hidden_states=True).hidden_states[1:]
 
 
+@wrong("check_teacher_hidden", "one tensor instead of N + 1")
+def teacher_last_output_only(teacher, inputs):
+    with torch.no_grad():
+        return teacher.eval()(**inputs).last_hidden_state
+
+
 @wrong("check_teacher_hidden", "the whole output instead of its hidden states")
 def teacher_whole_output(teacher, inputs):
     with torch.no_grad():
@@ -485,6 +505,14 @@ def teacher_whole_output(teacher, inputs):
 @pytest.mark.parametrize(("check", "says", "answer"), WRONG)
 def test_a_known_wrong_answer_gets_its_own_hint(check, says, answer):
     assert_told(getattr(exercises, check)(answer), says)
+
+
+def test_a_hint_quotes_the_first_input_on_which_the_answer_is_wrong():
+    def wrong_where_there_is_padding(s, t, w, mask):
+        correct = F.mse_loss((s @ w)[mask.bool()], t[mask.bool()])
+        return correct if mask.all() else 1.5 * correct
+
+    assert "input 2 of 3" in exercises.check_hidden_loss(wrong_where_there_is_padding).hint
 
 
 def test_there_are_at_least_thirty_wrong_answers():

@@ -85,6 +85,18 @@ def half_clipped(student, projection, teacher, mapping, x, optimizer):
     return loss.item()
 
 
+@wrong(check_training_step, "student and projection were clipped separately")
+def clipped_apart(student, projection, teacher, mapping, x, optimizer):
+    teacher.eval()
+    loss = sum(sum_of(student, projection, teacher, mapping, x))
+    optimizer.zero_grad()
+    loss.backward()
+    clip_grad_norm_(student.parameters(), 1.0)
+    clip_grad_norm_(projection.parameters(), 1.0)
+    optimizer.step()
+    return loss.item()
+
+
 @wrong(check_training_step, "teacher was in training mode")
 def restless(student, projection, teacher, mapping, x, optimizer):
     loss = sum(sum_of(student, projection, teacher, mapping, x))

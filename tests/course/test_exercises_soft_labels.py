@@ -132,7 +132,7 @@ def number_without_gradient(s, z, t):
     return F.cross_entropy(s / t, (z.detach() / t).softmax(-1)).item()
 
 
-@wrong("check_soft_cross_entropy", "very sure")
+@wrong("check_soft_cross_entropy", "very confident")
 def logarithm_of_a_softmax(s, z, t):
     return -((z.detach() / t).softmax(-1) * (s / t).softmax(-1).log()).sum(-1).mean()
 
@@ -243,7 +243,7 @@ def mixed_not_detached(s, z, y, t, a):
     return a * F.cross_entropy(s, y) + (1 - a) * t**2 * soft
 
 
-@wrong("check_regression_target", "gold numbers as the target")
+@wrong("check_regression_target", "the ratings in the data as the target")
 def gold(s, z, y):
     return F.mse_loss(s.flatten(), y)
 
@@ -258,12 +258,12 @@ def teacher_broadcast(s, z, y):
     return ((s.squeeze(1) - z) ** 2).mean()
 
 
-@wrong("check_regression_target", "half of it is the gold numbers")
+@wrong("check_regression_target", "half of the loss is about the ratings")
 def half_gold(s, z, y):
     return 0.5 * F.mse_loss(s, z) + 0.5 * F.mse_loss(s[:, 0], y)
 
 
-@wrong("check_regression_target", "gold numbers added")
+@wrong("check_regression_target", "the ratings in the data added")
 def gold_added(s, z, y):
     return F.mse_loss(s, z) + F.mse_loss(s[:, 0], y)
 

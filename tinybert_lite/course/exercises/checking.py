@@ -66,7 +66,9 @@ def run(candidate: Callable | None, cases: list[tuple]) -> tuple[Result | None, 
         except Exception as error:  # whatever the learner wrote
             what = f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else 'no text'}"
             shapes = ", ".join(str(tuple(x.shape)) for x in case if torch.is_tensor(x))
-            hint = f"{what}. " + (f"The inputs have the shapes {shapes}." if shapes else "")
+            hint = f"{what.rstrip('.')}. " + (
+                f"The inputs have the shapes {shapes}." if shapes else ""
+            )
             return wrong("it stopped with an error", hint.strip()), []
         if answer is None or answer is ...:
             return NOT_TRIED, []
@@ -136,10 +138,12 @@ def check_loss(
             "a constant factor too much",
             f"Your answer is {ratio[0]:.4g} times the right one on every input.",
         )
+    first = int((~torch.isclose(got, truth, **CLOSE)).nonzero()[0])
     return wrong(
         "another number",
-        f"On the first input yours is {got[0]:.4g}, the right one {truth[0]:.4g}. Write the "
-        "equation out term by term and print the shape after each line.",
+        f"On input {first + 1} of {len(cases)} yours is {got[first]:.4g}, the right one "
+        f"{truth[first]:.4g}. Write the equation out term by term and print the shape after each "
+        "line.",
     )
 
 

@@ -20,8 +20,8 @@ CAUSES = {
     "log 4": "learning rate ten times too low",
 }
 HINTS = {
-    "projection frozen": "A frozen projection holds up every loss that it is part of, embedding and "
-    "hidden, and leaves the attention losses alone.",
+    "projection frozen": "A frozen projection slows every loss that it is part of, embedding and "
+    "hidden, and does not affect the attention losses.",
     "healthy": "In a healthy run every loss falls, and the embedding loss by about as much as the "
     "hidden ones.",
     "mapping reversed": "Look at the first values: which student layer has the loss that other logs "
@@ -53,12 +53,13 @@ def check_training_step(candidate: Callable | None) -> Result:
     got, right = answers[0], _after(_step)
     if got["teacher moved"]:
         return wrong(
-            "the teacher was trained", "Only the student and the projection may change: no_grad()."
+            "the teacher was trained",
+            "Only the student and the projection may change: use torch.no_grad() for the teacher.",
         )
     if got["teacher gradient"]:
         return wrong(
             "gradients in the teacher",
-            "Compute the teacher's outputs inside torch.no_grad(): nothing of it is trained.",
+            "Compute the teacher's outputs inside torch.no_grad(): the teacher is not trained.",
         )
     if torch.allclose(got["weights"], right["weights"], atol=1e-6):
         if not isinstance(got["loss"], float):
@@ -126,8 +127,8 @@ def check_control(candidate: Callable | None) -> Result:
     if len({copy for _, copy in long}) <= len({text for text, _ in long}):
         return wrong(
             "always the same new order",
-            "A fixed rule, such as reversing, is something a probe can learn by itself: draw at "
-            "random.",
+            "A probe could learn a fixed rule, such as reversing, instead of order in general: draw "
+            "at random.",
         )
     return Result(
         True, hint="The same words, another random order: only order can tell them apart."
@@ -170,7 +171,10 @@ def _step(student, projection, teacher, mapping, x, optimizer, **change) -> floa
         optimizer.zero_grad()
     loss.backward()
     parameters = [*student.parameters(), *projection.parameters()]
-    if not change.get("unclipped"):
+    if change.get("separate"):
+        nn.utils.clip_grad_norm_(list(student.parameters()), 1.0)
+        nn.utils.clip_grad_norm_(list(projection.parameters()), 1.0)
+    elif not change.get("unclipped"):
         clipped = list(student.parameters()) if change.get("half") else parameters
         nn.utils.clip_grad_norm_(clipped, change.get("norm", 1.0))
     optimizer.step()
@@ -186,6 +190,10 @@ STEP_MISTAKES: dict[str, tuple[dict, str]] = {
         {"unclipped": True},
         "clip_grad_norm_ between backward() and step(); after step() it has no effect.",
     ),
+    "student and projection were clipped separately": (
+        {"separate": True},
+        "Clip them together: one call of clip_grad_norm_ with the parameters of both.",
+    ),
     "the projection was left out of the clipping": (
         {"half": True},
         "Clip the gradients of student and projection together: one norm for both.",
@@ -200,7 +208,7 @@ STEP_MISTAKES: dict[str, tuple[dict, str]] = {
     ),
     "the mean instead of the sum over outputs": (
         {"mean": True},
-        "Equation 6 adds the layers up; a mean is a smaller learning rate in disguise.",
+        "The losses of the outputs are added up (section 2); a mean makes every gradient smaller.",
     ),
     "the embedding output was forgotten": (
         {"first": 1},

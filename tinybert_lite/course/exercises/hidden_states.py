@@ -78,6 +78,11 @@ def check_teacher_hidden(candidate: Callable | None) -> Result:
     problem, answers = run(candidate, [(teacher.train(), inputs)] * 2)
     if problem:
         return problem
+    if any(torch.is_tensor(a) for a in answers):
+        return wrong(
+            "one tensor instead of N + 1",
+            "Call the teacher with output_hidden_states=True and return .hidden_states.",
+        )
     try:
         answers = [list(a) for a in answers]
     except TypeError:
@@ -85,7 +90,7 @@ def check_teacher_hidden(candidate: Callable | None) -> Result:
     if len(answers[0]) == 1 or (isinstance(answers[0][0], str)):
         return wrong(
             "the whole output instead of its hidden states",
-            "Ask with output_hidden_states=True and return .hidden_states.",
+            "Call the teacher with output_hidden_states=True and return .hidden_states.",
         )
     if len(answers[0]) == len(truth) - 1:
         return wrong(
@@ -105,8 +110,8 @@ def check_teacher_hidden(candidate: Callable | None) -> Result:
     if any(a.requires_grad for a in answers[0]):
         return wrong(
             "teacher not detached",
-            "The hidden states carry gradients, so the teacher would be trained too and memory "
-            "held; call it under torch.no_grad().",
+            "The hidden states carry gradients, so the student's loss would reach the teacher; "
+            "call it under torch.no_grad().",
         )
     return Result(True, hint="Two calls agree, and no gradient reaches the teacher.")
 
@@ -180,6 +185,11 @@ def _transposed(student: Tensor, teacher: Tensor, w: Tensor, mask: Tensor) -> Te
     return _hidden(student, teacher, w.mT if w.shape[0] == w.shape[1] else w, mask)
 
 
+def _sentence_means(student: Tensor, teacher: Tensor, w: Tensor, mask: Tensor) -> Tensor:
+    of_tokens = (student @ w - teacher).square().mean(-1) * mask
+    return (of_tokens.sum(1) / mask.sum(1)).mean()
+
+
 def _hidden_square(student: Tensor, teacher: Tensor, w: Tensor) -> Tensor:
     return (student @ w - teacher).square()
 
@@ -205,6 +215,12 @@ HIDDEN_MISTAKES = [
         "mean over padding",
         "Padded tokens are masked, but .mean() divides by them too: divide by mask.sum() * width.",
         lambda s, t, w, m: (_hidden_square(s, t, w) * m[:, :, None]).mean(),
+    ),
+    Mistake(
+        "the mean of the sentences' means",
+        "A token of a short sentence counts more than one of a long sentence: take one mean over "
+        "all real tokens of the batch.",
+        _sentence_means,
     ),
     Mistake(
         "sum over the width instead of mean",
@@ -268,6 +284,11 @@ REACHED_MISTAKES = [
         lambda x, t, w: _share(x, _zeros(t), _floor(torch.cat(t), w)),
     ),
     Mistake(
+        "a sum over layers compared with means",
+        "`loss` is a sum over layers, so predicting zeros and the floor have to be sums too.",
+        lambda x, t, w: _share(x, _zeros(t) / len(t), _floor(torch.cat(t), w)),
+    ),
+    Mistake(
         "the mean was subtracted first",
         "That is the floor of PCA. W_h has no bias, so no mean can be added back: take the "
         "singular values of the targets as they are.",
@@ -291,7 +312,7 @@ REACHED_MISTAKES = [
     ),
     Mistake(
         "the floor is missing",
-        "That takes a loss of 0 for reachable; a student of this width cannot go below its floor.",
+        "You assume that a loss of 0 can be reached; a student of this width cannot go below its floor.",
         lambda x, t, w: 1 - x / _zeros(t),
     ),
     Mistake(

@@ -81,7 +81,7 @@ def check_regression_target(candidate: Callable | None) -> Result:
 
 
 def check_shuffled(answer: str | None, gain_left: float | None = None) -> Result:
-    """Check the guess what shuffled wrong answers are worth ("a", "b" or "c") against a run.
+    """Check the guess how much shuffled labels help ("a", "b" or "c") against a run.
 
     `gain_left` is (shuffled − hard) / (soft − hard), from accuracies.
     """
@@ -90,12 +90,12 @@ def check_shuffled(answer: str | None, gain_left: float | None = None) -> Result
     truth = "a" if gain_left >= 0.5 else "b" if gain_left > 0 else "c"
     left = f"{gain_left:.0%} of what soft labels gained over hard ones was left"
     if gain_left < 0:
-        left = f"they are worse than hard labels, by {-gain_left:.1f} times what soft ones gained"
+        left = f"shuffled labels are worse than hard ones, by {-gain_left:.1f} times what soft ones gained"
     if answer.strip().lower() == truth:
-        return Result(True, hint=f"{left}: as you said.")
+        return Result(True, hint=f"{left}, as you predicted.")
     return Result(
         False,
-        mistake=f"The run says {truth!r}: {left}",
+        mistake=f"The run gives {truth!r}: {left}",
         hint="Shuffling keeps the top class and its probability, and assigns the rest to "
         "unrelated topics. Which of the three did the even labels of section 5 lack?",
     )
@@ -135,14 +135,14 @@ def _sound(candidate: Callable, case: tuple) -> Result | None:
     if teacher.grad is not None:
         return wrong(
             "teacher not detached",
-            "The number is right, but its gradient flows into the teacher too, who would learn to "
+            "The number is right, but its gradient reaches the teacher too, which would learn to "
             "agree with the student: .detach() the teacher's side, or use torch.no_grad().",
         )
     with torch.no_grad():
         sure = torch.as_tensor(candidate(300 * student, 300 * teacher, *case[2:]))
     if not sure.isfinite().all():
         return wrong(
-            "NaN or infinity where a model is very sure",
+            "NaN or infinity where a model is very confident",
             "A probability became 0 and log(0) is −inf: take F.log_softmax, not the logarithm of "
             "a softmax.",
         )
@@ -183,13 +183,12 @@ SOFT_MISTAKES = [
     ),
     Mistake(
         "the cross-entropy taken the wrong way round",
-        "The logarithm belongs to the student, the probabilities to the teacher: "
-        "−Σ p_T · log p_S. Yours asks the teacher to explain the student.",
+        "The logarithm belongs to the student, the probabilities to the teacher: −Σ p_T · log p_S.",
         lambda s, z, t: _cross_entropy(z, s, t, t),
     ),
     Mistake(
         "softmax taken twice",
-        "F.cross_entropy takes logits and does the softmax itself; yours got probabilities.",
+        "F.cross_entropy takes logits and applies softmax itself; you gave it probabilities.",
         lambda s, z, t: _cross_entropy((s / t).softmax(-1), z, 1, t),
     ),
     Mistake(
@@ -199,13 +198,13 @@ SOFT_MISTAKES = [
     ),
     Mistake(
         "hard labels used",
-        "argmax throws away the probabilities of the other classes, which are all that soft labels "
+        "argmax discards the probabilities of the other classes, which are all that soft labels "
         "add: use the teacher's softmax as the target.",
         lambda s, z, t: F.cross_entropy(s / t, z.argmax(-1)),
     ),
     Mistake(
         "hard labels used",
-        "argmax throws the wrong answers away, and the temperature is forgotten.",
+        "argmax discards the wrong classes, and the temperature is forgotten.",
         lambda s, z, t: F.cross_entropy(s, z.argmax(-1)),
     ),
     Mistake(
@@ -231,8 +230,8 @@ SOFT_MISTAKES = [
     ),
     Mistake(
         "KL divergence instead of cross-entropy",
-        "The teacher's own entropy is taken off. It teaches the same, for that part has no "
-        "gradient; but equation 10 is the cross-entropy, and only KL is 0 at the end.",
+        "You subtracted the teacher's own entropy. The student learns the same from it, because "
+        "that part has no gradient; but equation 10 is the cross-entropy, which does not reach 0.",
         lambda s, z, t: soft_cross_entropy(s, z, t) - _entropy(z, t),
     ),
     Mistake(
@@ -243,7 +242,7 @@ SOFT_MISTAKES = [
     ),
     Mistake(
         "the logarithm of the student is missing",
-        "F.kl_div wants log-probabilities first; yours got probabilities.",
+        "F.kl_div takes log-probabilities first; you gave it probabilities.",
         lambda s, z, t: (
             -((z / t).softmax(-1) * (s / t).softmax(-1)).sum(-1).mean() - _entropy(z, t)
         ),
@@ -260,7 +259,7 @@ SOFT_MISTAKES = [
     ),
     Mistake(
         "multiplied by t²",
-        "Equation 10 has no t². It is worth having where hard labels are mixed in: exercise 3.",
+        "Equation 10 has no t². It is useful when hard labels are mixed in: exercise 3.",
         lambda s, z, t: soft_cross_entropy(s, z, t) * t**2,
     ),
     Mistake(
@@ -300,7 +299,7 @@ ONE_SIDED_MISTAKES = [
     ),
     Mistake(
         "all classes alike",
-        "These logits are even; the teacher's are not, at any temperature.",
+        "These logits give every class the same probability; the teacher's never do.",
         lambda z, t: torch.zeros_like(z),
     ),
 ]
@@ -320,8 +319,8 @@ def _hard_and_soft(student, teacher, labels, t, alpha):
 MIXED_MISTAKES = [
     Mistake(
         "t² forgotten",
-        "At t = 10 the soft part's gradient is about a hundred times smaller and the hard labels "
-        "decide alone: multiply the soft part by t².",
+        "At t = 10 the soft part's gradient is about a hundred times smaller, so the hard labels "
+        "dominate: multiply the soft part by t².",
         lambda s, z, y, t, a: _mix(s, z, y, t, a, factor=1),
     ),
     Mistake(
@@ -331,7 +330,7 @@ MIXED_MISTAKES = [
     ),
     Mistake(
         "divided by t² instead of multiplied",
-        "The gradient shrinks by t² already; the factor has to bring it back.",
+        "The gradient shrinks by t² already; the factor has to undo that.",
         lambda s, z, y, t, a: _mix(s, z, y, t, a, factor=t**-2),
     ),
     Mistake(
@@ -342,7 +341,7 @@ MIXED_MISTAKES = [
     ),
     Mistake(
         "t² on the hard part",
-        "It is the soft part whose gradient shrinks.",
+        "The gradient that shrinks is that of the soft part.",
         lambda s, z, y, t, a: (
             a * t**2 * F.cross_entropy(s, y) + (1 - a) * soft_cross_entropy(s, z, t)
         ),
@@ -354,7 +353,7 @@ MIXED_MISTAKES = [
     ),
     Mistake(
         "alpha on the wrong part",
-        "alpha weighs the hard labels, 1 − alpha the teacher's.",
+        "alpha is the weight of the hard labels, 1 − alpha that of the soft ones.",
         lambda s, z, y, t, a: _mix(s, z, y, t, 1 - a),
     ),
     Mistake(
@@ -373,7 +372,7 @@ MIXED_MISTAKES = [
     ),
     Mistake(
         "KL divergence instead of cross-entropy",
-        "It teaches the same; but equation 10 keeps the teacher's entropy, and so does the check.",
+        "The student learns the same from it, but equation 10 includes the teacher's entropy.",
         lambda s, z, y, t, a: _mix(s, z, y, t, a) - (1 - a) * t**2 * _entropy(z, t),
     ),
 ]
@@ -381,30 +380,30 @@ MIXED_MISTAKES = [
 
 REGRESSION_MISTAKES = [
     Mistake(
-        "gold numbers as the target",
-        "That is ordinary training: the teacher is not asked at all. In distillation its output "
+        "the ratings in the data as the target",
+        "That is ordinary training, without the teacher. In distillation its output "
         "is the target. (The authors' code does this for STS-B; they call it a bug.)",
         lambda s, z, y: F.mse_loss(s[:, 0], y),
     ),
     Mistake(
         "(batch, 1) minus (batch,) is (batch, batch)",
-        "Each student output was compared with every gold number of the batch, and no error says "
-        "so. Give both sides the same shape; and the target is the teacher's output.",
+        "Each student output is compared with every rating of the batch, without an error. Give both "
+        "sides the same shape; and the target is the teacher's output.",
         lambda s, z, y: (s - y).square().mean(),
     ),
     Mistake(
         "(batch, 1) minus (batch,) is (batch, batch)",
-        "Each student output was compared with every teacher output of the batch, and no error "
-        "says so. Give both sides the same shape.",
+        "Each student output is compared with every teacher output of the batch, without an error. "
+        "Give both sides the same shape.",
         lambda s, z, y: (s - z[:, 0]).square().mean(),
     ),
     Mistake(
-        "half of it is the gold numbers",
+        "half of the loss is about the ratings in the data",
         "The teacher's outputs alone are the target here.",
         lambda s, z, y: (F.mse_loss(s, z) + F.mse_loss(s[:, 0], y)) / 2,
     ),
     Mistake(
-        "gold numbers added",
+        "the ratings in the data added",
         "The teacher's outputs alone are the target here.",
         lambda s, z, y: F.mse_loss(s, z) + F.mse_loss(s[:, 0], y),
     ),
