@@ -48,6 +48,10 @@ class TrainingConfig:
     seed: int = 0
     save_seconds: float = 60.0
 
+    def steps(self, per_epoch: int) -> int:
+        """Steps of a phase with this many batches an epoch."""
+        return max(1, round(self.epochs * per_epoch))
+
 
 @dataclass
 class History:
@@ -106,7 +110,7 @@ def fit(
     if batches is None:
         batches = partial(length_grouped_batches, lengths, settings.batch_size, settings.seed)
     per_epoch = len(batches(0))
-    total = max(1, round(settings.epochs * per_epoch))
+    total = settings.steps(per_epoch)
     run.restore()
     model = accelerator.prepare_model(module) if accelerator.num_processes > 1 else module
     steps = _Steps(model, loss, tensors, lengths, run)

@@ -3,9 +3,11 @@
 import csv
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 import time
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import torch
 from transformers import AutoConfig
 
 from tests.toys import toy_csv, toy_teacher
-from tinybert_lite import augmentation, cli
+from tinybert_lite import UserError, augmentation, cli
 from tinybert_lite.cli import COMMANDS, VARIANTS, build_parser, main
 from tinybert_lite.data.storage import load_tensors
 from tinybert_lite.models import catalog, inference, loading
@@ -237,6 +239,72 @@ def test_stage_1_and_stage_2_can_be_one_run(toys):
     assert weights[0] == weights[1]
 
 
+def announced(capsys) -> str:
+    """What a command said about its phases."""
+    lines = capsys.readouterr().out.splitlines()
+    return next(line for line in lines if line.startswith("phases: "))
+
+
+def steps_taken(out) -> dict[str, int]:
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    return {row["phase"]: row["step"] for row in rows}
+
+
+def test_a_run_begins_with_the_steps_of_its_phases_and_what_is_done_already(
+    toys, capsys, monkeypatch
+):
+    out = toys / "announced"
+    more = ["--recombine", "80", "--prediction-batch-size", "16", "--finetune-epochs", "1.5"]
+    run(toys, out, *more)
+    steps = {phase: f"{n} steps" for phase, n in steps_taken(out).items()}
+    assert len(set(steps.values())) == 3
+
+    def said(what: dict[str, str]) -> str:
+        return f"phases: {', '.join(f'{p} ({x})' for p, x in what.items())}, then the report"
+
+    assert announced(capsys) == said(steps)
+    done = dict.fromkeys(steps, "done")
+    run(toys, out, *more)
+    assert announced(capsys) == said(done)
+    shutil.rmtree(out / "model")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "save_model", Mock(side_effect=UserError("The disk is full.")))
+        with pytest.raises(AssertionError):
+            run(toys, out, *more)
+    assert announced(capsys) == said(done | {"prediction": steps["prediction"]})
+    run(toys, out, *more)
+    assert announced(capsys) == said(done | {"prediction": f"{steps['prediction']}, resumed"})
+
+
+def test_general_says_its_steps_once_it_has_read_the_text(toys, capsys):
+    (toys / "said.txt").write_text("the film was great and the book was poor today. " * 1000)
+    given = ["general", "--text", str(toys / "said.txt"), "--teacher", str(toys / "teacher")]
+    given += ["--student", "nano", "--batch-size", "2", "--cpu", "--out", str(toys / "said")]
+    assert main([*given, "--quiet"]) == 0
+    told = capsys.readouterr().out
+    assert "phases: general (its steps follow once the text is read), then the report\n" in told
+    assert f" tokens, {steps_taken(toys / 'said')['general']:,} steps\n" in told
+    assert main(given) == 0
+    assert announced(capsys) == "phases: general (done), then the report"
+
+
+def test_what_is_known_of_a_phase_before_it_starts(toys, caplog):
+    options = config.DistillationConfig(
+        train=str(toys / "toy.csv"), text="text", label="label", teacher=str(toys / "teacher"),
+        augment=3, finetune_epochs=0,
+    )  # fmt: skip
+    one = pipeline.DistillationPipeline(options, toys / "ahead", config.RuntimeConfig(cpu=True))
+    texts = len(one.data.task.splits["train"])
+    assert one.ahead("finetune") == "0 steps"
+    assert one.ahead("augment") == f"3 draws for each of {texts} texts"
+    for phase in ("intermediate", "prediction"):
+        assert one.ahead(phase) == "its steps depend on the augmented texts"
+    with caplog.at_level("INFO", "tinybert_lite"):
+        one.announce()
+    bars = "; once its first steps are timed, each phase's bar shows the time left"
+    assert caplog.messages[-1].endswith(f"then the report{bars}")
+
+
 def test_recombined_texts_are_read_by_the_prediction_step_alone(toys, capsys):
     more = ["--recombine", "50", "--prediction-batch-size", "16"]
     run(toys, "recombined", *more, "--intermediate-epochs", "2")
@@ -367,7 +435,7 @@ def test_a_student_is_shipped_with_a_card_of_its_run_that_can_be_written_again(
     monkeypatch.setattr(evaluation, "evaluate_model", lambda given, name: {"accuracy": 0.25})
     folder = release.ship(classes[0], "tiny", "python -m tinybert_lite run …")
     text = (folder / "README.md").read_text(encoding="utf-8")
-    assert "| the same, of the half-precision weights shipped | – | 0.2500 |" in text
+    assert "| the same, with the shipped half-precision weights | – | 0.2500 |" in text
     assert "| command | `python -m tinybert_lite run …` |" in text
     metrics = classes[1]
     assert f"{metrics['texts']['train']:,} labeled texts" in text

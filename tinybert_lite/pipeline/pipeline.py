@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -90,6 +91,7 @@ class DistillationPipeline:
     def run(self) -> dict:
         """Carry out the phases and report; returns the content of metrics.json."""
         self.prepare()
+        self.announce()
         phases: dict[str, Callable[[], None]] = {
             "general": self.general,
             "finetune": self.finetune,
@@ -117,6 +119,35 @@ class DistillationPipeline:
         if "finetune" not in self.phases:
             _ = self.teacher
 
+    def announce(self) -> None:
+        """Log the phases with their steps, and which of them are done."""
+        phases = {p: self.ahead(p) for p in self.phases if p != "augment" or self.config.augment}
+        said = ", ".join(f"{phase} ({what})" for phase, what in phases.items())
+        timed = self.runtime.progress and set(phases.values()) != {"done"}
+        bars = "; once its first steps are timed, each phase's bar shows the time left"
+        logger.info("phases: %s, then the report%s", said, bars if timed else "")
+
+    def ahead(self, phase: str) -> str:
+        """What is known of a phase before the first one starts: "done", or its number of steps."""
+        if phase in self.finished:
+            return "done"
+        if phase == "general":
+            return "its steps follow once the text is read"
+        texts, more = len(self.data.splits["train"]), 0
+        if phase == "augment":
+            return f"{self.config.augment} draws for each of {texts:,} texts"
+        if phase != "finetune":
+            if self.config.augment:
+                return "its steps depend on the augmented texts"
+            texts += len(self.data.unlabeled)
+        if phase == "prediction":
+            more = len(self.data.recombined_texts[0])
+        settings = training_config(self.config, phase, texts + more, recombined=more > 0)
+        per_epoch = math.ceil((texts + more) / settings.batch_size)
+        steps = settings.steps(per_epoch) if settings.epochs else 0
+        resumed = self.finished.checkpoint(phase).is_file()
+        return f"{steps:,} steps, resumed" if resumed else f"{steps:,} steps"
+
     # The phases -------------------------------------------------------------------------------
 
     def general(self) -> None:
@@ -136,7 +167,6 @@ class DistillationPipeline:
         length = loading.max_tokens(config.max_length, teacher.config, tokenizer)
         data = tokenize(tokenizer, texts, max_length=length)
         tokens = int(data.offsets[-1])
-        logger.info("%s passages, %s tokens", f"{len(data):,}", f"{tokens:,}")
         init = general_student(config) or config.init or "random"
         student, projection = new_student(config, teacher, init)
         module = distillation.IntermediateLoss(
@@ -146,6 +176,10 @@ class DistillationPipeline:
         teacher.to(self.accelerator.device)
         cache = teacher_cache.TeacherCache(teacher, data, self.mapping(teacher))
         settings = self.settings("general", len(data))
+        steps = settings.steps(math.ceil(len(data) / settings.batch_size))
+        logger.info(
+            "%s passages, %s tokens, %s steps", *(f"{n:,}" for n in (len(data), tokens, steps))
+        )
         history = distillation.distill_intermediate(
             module, cache, data, settings, self.state, self.accelerator, "general",
             progress=self.runtime.progress,
