@@ -34,7 +34,7 @@ def test_a_typed_word_is_looked_up_in_both_tables_whatever_its_case(scope, capsy
 
 def test_a_word_of_several_pieces_is_said_to_be_one(scope, capsys):
     scope["show_nearest"]("cinematography")
-    assert capsys.readouterr().out.count("is not one piece") == 2
+    assert capsys.readouterr().out.count("is not a single token") == 2
 
 
 @pytest.mark.parametrize("head", [1, 12])
