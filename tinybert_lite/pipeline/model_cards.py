@@ -13,8 +13,8 @@ from tinybert_lite.data.atomic_files import write_text
 from tinybert_lite.pipeline.config import COMMAND_PHASES
 
 KINDS = ("teacher", "student", "general", "masked-LM", "export")
-RUN_LICENSE = "the weights are derived from the teacher and the texts: their licenses apply"
-LICENSE = "Apache-2.0; the texts are of their authors and not shipped"
+RUN_LICENSE = "the weights derive from the teacher and the texts, so their licenses apply"
+LICENSE = "Apache-2.0; the texts belong to their authors and are not shipped"
 
 
 @cache
