@@ -7,6 +7,7 @@ seed, the step number and the weights, so a checkpoint is weights, optimizer mom
 import json
 import math
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -217,7 +218,8 @@ class _Steps:
         self.seen[shapes] += 1
         if self.seen[shapes] <= BEFORE_CAPTURE:
             self.stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self.stream):
+            with torch.cuda.stream(self.stream), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message=".*capturable=True")  # it is, soon
                 losses = self._whole(batch)
             torch.cuda.current_stream().wait_stream(self.stream)
             return losses

@@ -36,7 +36,7 @@ class Padded(tokenized.TokenizedDataset):
 
     to: int = PADDED
 
-    def positions(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def positions(self, rows: np.ndarray, multiple: int = 1) -> tuple[np.ndarray, np.ndarray]:
         lengths = self.lengths[rows]
         column = np.arange(self.to)
         real = column < lengths[:, None]
