@@ -317,15 +317,15 @@ def table(results: dict) -> str:
         "# Measured on reviews",
         "",
         f"Accuracy on {results['test_texts']:,} test sentences, in percent; ± is the standard "
-        "deviation over the seeds, and one standard error of a single accuracy is about 0.8. "
-        "Every student learns from the shipped teacher on the texts and for the steps of "
-        "`python -m tinybert_lite run --task reviews --quick --init svd --metric accuracy`, the short "
-        "recipe without stage 1; most rows change one thing, of nano unless they "
-        "name lite. What recombined texts add to it is in recombination.json. A row without the intermediate step trains for 1,100 steps instead of 2,800 unless "
-        "noted. The rows with hard labels only change several things: no intermediate losses, no "
-        "teacher logits, no unlabeled text. CSE is another network, trained for all 2,800. "
-        "Notebook 09 explains the terms. "
-        "`python tests/benchmarks/bench_reviews.py` makes what is missing, `--table` this page.",
+        "deviation over the seeds, and the standard error of a single accuracy is about 0.8. "
+        "Every student learns from the shipped teacher, with the texts and steps of "
+        "`python -m tinybert_lite run --task reviews --quick --init svd --metric accuracy`: the "
+        "short recipe without stage 1. Most rows change one thing about nano, or about lite where "
+        "they name it. A row without the intermediate step trains for 1,100 steps instead of 2,800 "
+        "unless noted. The rows with hard labels change several things: no intermediate losses, no "
+        "teacher logits, no unlabeled text. CSE is another network, trained for all 2,800 steps. "
+        "Notebook 09 explains the terms. `python tests/benchmarks/bench_reviews.py` trains the runs "
+        "that are missing and writes this page; with `--table` it only writes the page.",
         "",
         "| | what differs | accuracy | seeds | of the teacher |",
         "|---|---|---|---|---|",
