@@ -45,19 +45,19 @@ def itself(logits, vocabulary, word, k):
     return [vocabulary[i] for i in order if vocabulary[i].isalpha()][:k]
 
 
-@wrong(check_candidates, "for it has a capital")
+@wrong(check_candidates, "the word itself in lower case")
 def capitals(logits, vocabulary, word, k):
     order = logits.argsort(descending=True).tolist()
     return [vocabulary[i] for i in order if vocabulary[i].isalpha() and vocabulary[i] != word][:k]
 
 
-@wrong(check_candidates, "not a word")
+@wrong(check_candidates, "a number or a punctuation mark")
 def numbers_too(logits, vocabulary, word, k):
     order = [vocabulary[i] for i in logits.argsort(descending=True).tolist()]
     return [w for w in order if w[0] not in "[#" and w != word.lower()][:k]
 
 
-@wrong(check_candidates, "thrown away too late")
+@wrong(check_candidates, "filtered too late")
 def filtered_too_late(logits, vocabulary, word, k):
     best = [vocabulary[i] for i in logits.topk(k).indices]
     return [w for w in best if w.isalpha() and w != word.lower()]
@@ -102,7 +102,7 @@ def dot(word, candidates, vectors, least):
     return keep(word, candidates, vectors, lambda a, b: a @ b >= least)
 
 
-@wrong(check_filter, "only one of the two lengths")
+@wrong(check_filter, "only one of the two norms")
 def one_length(word, candidates, vectors, least):
     return keep(word, candidates, vectors, lambda a, b: a @ b / np.linalg.norm(a) >= least)
 
@@ -112,12 +112,12 @@ def distance(word, candidates, vectors, least):
     return keep(word, candidates, vectors, lambda a, b: np.linalg.norm(a - b) <= least)
 
 
-@wrong(check_filter, "the far ones stay")
+@wrong(check_filter, "the distant candidates stay")
 def far(word, candidates, vectors, least):
     return keep(word, candidates, vectors, lambda a, b: cosine(a, b) < least)
 
 
-@wrong(check_filter, "larger, not at least")
+@wrong(check_filter, "equal to `least` is dropped")
 def strictly(word, candidates, vectors, least):
     return keep(word, candidates, vectors, lambda a, b: cosine(a, b) > least)
 
@@ -173,7 +173,7 @@ def pair_rows(text, pair, vary):
     return [(new, pair) for new in vary(text)] + [(text, new) for new in vary(pair)]
 
 
-@wrong(check_pair_rows, "was not put back")
+@wrong(check_pair_rows, "was not restored")
 def as_published(text, pair, vary):
     line, rows = [text, pair], []
     for side, sentence in enumerate([text, pair]):
@@ -203,7 +203,7 @@ def swapped(text, pair, vary):
     return [(new, pair) for new in vary(text)] + [(new, text) for new in vary(pair)]
 
 
-@wrong(check_pair_rows, "the old pair is among them")
+@wrong(check_pair_rows, "the original pair is among them")
 def with_the_old(text, pair, vary):
     return [(text, pair), *pair_rows(text, pair, vary)]
 

@@ -181,7 +181,7 @@ def right_rate(phase, step, total):
     return PEAK[phase] * (total - step) / (total - warm)
 
 
-@wrong("check_rate", "the two rates exchanged")
+@wrong("check_rate", "the two rates swapped")
 def exchanged(phase, step, total):
     return right_rate("prediction" if phase == "intermediate" else "intermediate", step, total)
 
@@ -211,13 +211,13 @@ def warm_up_only(phase, step, total):
     return PEAK[phase] * min(1.0, (step + 1) / (0.1 * total))
 
 
-@wrong("check_rate", "the first step learns nothing")
+@wrong("check_rate", "a first update with a rate of 0")
 def from_zero(phase, step, total):
     warm = total // 10
     return PEAK[phase] * step / warm if step < warm else right_rate(phase, step, total)
 
 
-@wrong("check_rate", "the first step learns nothing, and no decay")
+@wrong("check_rate", "a first update with a rate of 0, and no decay")
 def from_zero_without_decay(phase, step, total):
     return PEAK[phase] * min(1.0, 10 * step / total)
 
@@ -251,7 +251,7 @@ def too_high(phase, step, total):
     return 10 * right_rate(phase, step, total)
 
 
-@wrong("check_rate", "the share of the rate")
+@wrong("check_rate", "the peak left out")
 def share(phase, step, total):
     warm = total // 10
     return (step + 1) / warm if step < warm else (total - step) / (total - warm)
@@ -321,12 +321,12 @@ def falls_least(curves):
     )
 
 
-@wrong("check_suspect", "chosen by its place")
+@wrong("check_suspect", "chosen by its position")
 def first_of_the_others(curves):
     return list(curves)[1]
 
 
-@wrong("check_suspect", "chosen by its place")
+@wrong("check_suspect", "chosen by its position")
 def second_of_the_others(curves):
     return list(curves)[2]
 
@@ -437,7 +437,7 @@ def test_equation_11_from_the_gram_free_formulas_of_the_paper_passes():
 def test_an_unknown_rate_is_told_where_it_first_differs():
     result = exercises.check_rate(lambda phase, step, total: 1e-5 * (step + 1) ** 2)
     assert "another rate" in result.mistake.lower()
-    assert "at step 0 of 40" in result.hint.lower()
+    assert "step 0 and total 40" in result.hint.lower()
 
 
 def test_no_recording_gives_its_suspect_away_by_name_or_place():

@@ -89,7 +89,7 @@ def moved_to_another_layer(similarity, mapping, heads):
     ]
 
 
-@wrong("check_moved", "each teacher head asked for its student")
+@wrong("check_moved", "searched down the columns")
 def moved_down_the_columns(similarity, mapping, heads):
     best, found = similarity.argmax(0), []
     for row in range(len(similarity)):
@@ -99,12 +99,12 @@ def moved_down_the_columns(similarity, mapping, heads):
     return found
 
 
-@wrong("check_moved", "opposite counted as similar")
+@wrong("check_moved", "the sign was dropped")
 def moved_by_size(similarity, mapping, heads):
     return moved(abs(similarity), mapping, heads)
 
 
-@wrong("check_moved", "where they went instead of who went")
+@wrong("check_moved", "teacher heads instead of student heads")
 def moved_where(similarity, mapping, heads):
     best = similarity.argmax(1)
     rows = [(m - 1) * heads + h - 1 for m, h in moved(similarity, mapping, heads)]
@@ -136,12 +136,12 @@ def alike_agreement(t, s, y):
     return (t == s).mean() / ((t != y).mean() * (s != y).mean())
 
 
-@wrong("check_errors_alike", "one model's errors left out of chance")
+@wrong("check_errors_alike", "only one model's errors in the denominator")
 def alike_given_the_teacher(t, s, y):
     return (s != y)[t != y].mean()
 
 
-@wrong("check_errors_alike", "one model's errors left out of chance")
+@wrong("check_errors_alike", "only one model's errors in the denominator")
 def alike_given_the_student(t, s, y):
     return (t != y)[s != y].mean()
 
@@ -225,7 +225,7 @@ def test_a_known_wrong_answer_gets_its_own_hint(check, says, answer):
         (["A", "D", "E", "H"], "E says more than the picture. These are 100 sentences"),
         ({"a", "d", "f", "h"}, "F says more than the picture. A share of variance"),
         ("ADGH", "G says more than the picture. Scores were compared"),
-        ("AD", "H is supported too. A limit the reader must know"),
+        ("AD", "H is supported too. The reader needs this limit"),
         ("DH", "A is supported too. It says what the numbers are"),
         ("XYZ", "Not a set of letters"),
         (3, "Not a set of letters"),

@@ -45,8 +45,8 @@ def check_filter(candidate: Callable | None) -> Result:
         if "KeyError" in problem.hint:
             return wrong(
                 "a word without a vector",
-                "Not every word has one: drop such a candidate, and keep all of them where the "
-                "word itself has none. The keys are in lower case.",
+                "Not every word has one: drop a candidate without a vector, and keep all candidates "
+                "if the word itself has none. The keys are in lower case.",
             )
         return problem
     if not all(isinstance(a, list | tuple) for a in answers):
@@ -55,7 +55,7 @@ def check_filter(candidate: Callable | None) -> Result:
     if any(
         given != list(case[1]) for (_, given, _, _), case in zip(cases, FILTER_CASES, strict=True)
     ):
-        return wrong("candidates was changed in place", "Build a new list.")
+        return wrong("candidates was changed in place", "Build and return a new list.")
     for name, (rule, hint) in FILTER_RULES.items():
         if got == [_filtered(*case, rule) for case in FILTER_CASES]:
             if not name:
@@ -63,17 +63,18 @@ def check_filter(candidate: Callable | None) -> Result:
             return wrong(name, hint)
     right = [_filtered(*case, "cosine") for case in FILTER_CASES]
     if [sorted(a) for a in got] == [sorted(a) for a in right]:
-        return wrong("another order", "Keep the candidates in the order in which they come.")
+        return wrong("another order", "Keep the candidates in their original order.")
     if got[2] != right[2] and got[:2] == right[:2]:
         return wrong(
             "a word without a vector lost its candidates",
-            "Where the word itself has no vector, nothing can be measured: keep them all.",
+            "If the word itself has no vector, you cannot compute a cosine: keep all candidates.",
         )
     at = next(i for i, (a, b) in enumerate(zip(got, right, strict=True)) if a != b)
     word, names, least = FILTER_CASES[at]
     return wrong(
         "other candidates",
-        f"For {word!r}, {names} and {least} it should be {right[at]}, yours is {got[at]}.",
+        f"For {word!r}, {names} and least = {least}, the result should be {right[at]}; yours is "
+        f"{got[at]}.",
     )
 
 
@@ -92,7 +93,7 @@ def check_pair_rows(candidate: Callable | None) -> Result:
     try:
         rows = [tuple(row) for row in answers[0]]
     except TypeError:
-        return wrong("not a list of pairs", "Give a list of (text, pair).")
+        return wrong("not a list of pairs", "Return a list of (text, pair) tuples.")
     if any(len(row) != 2 for row in rows):
         return wrong("not a list of pairs", "Each row has two sentences: (text, pair).")
     first, second = ways[PAIR[0]], ways[PAIR[1]]
@@ -101,52 +102,60 @@ def check_pair_rows(candidate: Callable | None) -> Result:
     if got == right and len(rows) == len(right):
         return Result(True, hint="Each side varies while the other stays unchanged: 2 + 2 rows.")
     if PAIR in got:
-        return wrong("the old pair is among them", "Only new rows are asked for.")
+        return wrong("the original pair is among them", "Return only the new rows.")
     if {(b, a) for a, b in right} & got:
-        return wrong("sides swapped", "The first sentence stays in the first place.")
+        return wrong("sides swapped", "Keep the first sentence in the first position of each row.")
     if {(first[-1], new) for new in second} <= got:
         if {(a, b) for a in first for b in second} <= got:
             return wrong(
                 "both sides varied at once",
-                "Four changes in one row leave little of the pair: vary one side, keep the other.",
+                "Vary one side at a time, and keep the original text of the other.",
             )
         return wrong(
-            "the first sentence was not put back",
-            "While the second side is varied, the first one has to be the old sentence again. The "
-            "published code forgets this: it writes into the same row.",
+            "the first sentence was not restored",
+            "While the second side is varied, the first must be the original again. The "
+            "published code makes the same mistake: it writes into the same row.",
         )
     if got & {(a, b) for a in first for b in second}:
         return wrong(
-            "both sides varied at once", "Vary one side, and keep the other as it was, then turn."
+            "both sides varied at once",
+            "Vary one side at a time, and keep the original text of the other.",
         )
     if got < right:
-        return wrong("only one side", "The second sentence is varied too, beside the old first.")
+        return wrong(
+            "only one side", "Vary each sentence in turn, next to the original of the other."
+        )
     if len(rows) > len(right):
-        return wrong("rows twice", "Each new row once.")
-    return wrong("other rows", f"{sorted(got - right)[:1]} is not among the four to be made.")
+        return wrong("some rows appear twice", "Return each new row once.")
+    return wrong("other rows", f"{min(got - right)} is not one of the four rows expected.")
 
 
 def _candidates(answer, logits, vocabulary, word, k) -> Result | None:
     taken = list(answer) if isinstance(answer, list | tuple) else None
     if taken is None or not all(isinstance(w, str) for w in taken):
         return wrong(
-            "not a list of words", "Give the words themselves: vocabulary[i] of each number."
+            "not a list of words", "Return the words themselves: vocabulary[i] for each index i."
         )
     said = set(taken)
     if said & set(SPECIAL):
         return wrong(
             f"{min(said & set(SPECIAL))} among the candidates",
-            "Special tokens are entries of the vocabulary too, and [UNK] is a likely one.",
+            "Special tokens are entries of the vocabulary too, and [UNK] often has a large logit.",
         )
     if any(w.startswith("##") for w in taken):
-        return wrong("a piece among the candidates", "## continues a word; alone it is none.")
+        return wrong(
+            "a piece among the candidates",
+            "An entry that starts with ## continues a word; it is not a word by itself.",
+        )
     if word.lower() in said:
         return wrong(
-            "the word itself" + (", for it has a capital" if word != word.lower() else ""),
-            "It is often the best guess, and no change. The vocabulary has no capitals.",
+            "the word itself" + (" in lower case" if word != word.lower() else ""),
+            "Replacing a word by itself changes nothing. The vocabulary is in lower case.",
         )
     if any(not w.isalpha() for w in taken):
-        return wrong("not a word", "Numbers and punctuation: w.isalpha() tells them.")
+        return wrong(
+            "a number or a punctuation mark", "Keep only words: w.isalpha() is True for them."
+        )
     allowed = [i for i, w in enumerate(vocabulary) if w.isalpha() and w != word.lower()]
     order = sorted(allowed, key=lambda i: -float(logits[i]))
     right = [vocabulary[i] for i in order[:k]]
@@ -154,16 +163,18 @@ def _candidates(answer, logits, vocabulary, word, k) -> Result | None:
         return None
     if len(taken) < k and taken == right[: len(taken)]:
         return wrong(
-            f"thrown away too late: {len(taken)} instead of {k}",
-            "You take the k best first and throw some away afterwards: filter first, then take k.",
+            f"filtered too late: {len(taken)} instead of {k}",
+            "You take the k best first and drop some of them afterward: filter first, then take k.",
         )
     if len(taken) != k:
-        return wrong(f"{len(taken)} instead of {k}", "k of them are asked for.")
+        return wrong(f"{len(taken)} instead of {k}", "Return exactly k words.")
     if taken == [vocabulary[i] for i in order[::-1][:k]]:
         return wrong("the least likely words", "Largest logit first: descending.")
     if said == set(right):
-        return wrong("another order", "Best first.")
-    return wrong("other words", f"The best one here is {right[0]!r}, yours starts {taken[0]!r}.")
+        return wrong("another order", "Put the largest logit first.")
+    return wrong(
+        "other words", f"The best word here is {right[0]!r}; your list starts with {taken[0]!r}."
+    )
 
 
 def _filtered(word: str, names: list[str], least: float, rule: str) -> list[str]:
@@ -218,18 +229,18 @@ FILTER_RULES = {
     "": ("cosine", ""),
     "dot product instead of cosine": (
         "dot",
-        "Long vectors win, short ones lose: divide by both lengths.",
+        "A dot product grows with the norms of the vectors: divide by both norms.",
     ),
-    "only one of the two lengths": ("half", "Divide by the length of the candidate too."),
+    "only one of the two norms": ("half", "Divide by the norm of the candidate too."),
     "distance instead of cosine": ("distance", "A small distance is not a large cosine."),
-    "the far ones stay": ("far", "Keep the candidates that are close: cosine ≥ least."),
-    "larger, not at least": ("strict", "A cosine equal to `least` is kept: >=."),
+    "the distant candidates stay": ("far", "Keep the candidates that are close: cosine ≥ least."),
+    "a cosine equal to `least` is dropped": ("strict", "At least means >=, not >."),
     "candidates without a vector stay": (
         "unknown kept",
-        "Nothing is known of their meaning: drop them.",
+        "You cannot compute their cosine: drop them.",
     ),
     "the word's capital letter": (
         "capital",
-        "The vectors are in lower case: look up word.lower(), or the word seems to have none.",
+        "The keys are in lower case: without .lower(), the word seems to have no vector.",
     ),
 }

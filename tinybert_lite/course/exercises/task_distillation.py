@@ -59,7 +59,7 @@ def check_rate(candidate: Callable | None) -> Result:
     if problem:
         return problem
     if _same(got, _rate):
-        return Result(True, hint="The same as `training.learning_rate_at`, in both steps.")
+        return Result(True, hint="The same as `training.learning_rate_at`, in both phases.")
     for mistake in RATE_MISTAKES:
         if _same(got, mistake.answer):
             return wrong(mistake.name, mistake.hint)
@@ -68,8 +68,8 @@ def check_rate(candidate: Callable | None) -> Result:
     phase, step, total = RATE_CASES[first]
     return wrong(
         "another rate",
-        f"At step {step} of {total} of the {phase} step yours is {got[first]:.3g}, the right one "
-        f"{right[first]:.3g}. Draw your rates over the steps.",
+        f"For phase {phase!r}, step {step} and total {total}, yours is {got[first]:.3g}, the right one "
+        f"{right[first]:.3g}. Plot your rates over the updates.",
     )
 
 
@@ -87,17 +87,17 @@ def check_suspect(candidate: Callable | None) -> Result:
             if isinstance(answer, str) and len(set(answers)) == 1 and len(answer) == 1:
                 return wrong(
                     "the same name for every recording",
-                    f"{answer!r} was found by eye in one picture; other recordings have other "
-                    "names. Write down what your eye did.",
+                    f"{answer!r} was found by eye in one picture; the runs of other "
+                    "recordings have other names. Turn what you did by eye into code.",
                 )
             return wrong(
-                "not the name of a run", f"Return one of {', '.join(recording)}; not {answer!r}."
+                "not the name of a run", f"Return one of {', '.join(recording)}, not {answer!r}."
             )
     if answers == TRUTH:
         return Result(True, hint="Found in every recording, under any names.")
     places = {list(r).index(a) for r, a in zip(RECORDINGS, answers, strict=True)}
     if len(places) == 1 and places != {0}:
-        return wrong("chosen by its place", "In another recording it has another place.")
+        return wrong("chosen by its position", "The order of the runs differs between recordings.")
     at = next(i for i, (a, b) in enumerate(zip(answers, TRUTH, strict=True)) if a != b)
     name, hint = SUSPECTS[KINDS[at][answers[at]]]
     where = "" if at == 0 else f" in recording {at + 1}"
@@ -129,32 +129,33 @@ def check_checkpoint(candidate: Callable | None) -> Result:
     if all(torch.equal(a, b) for a, b in zip(fresh.parameters(), model.parameters(), strict=True)):
         return wrong(
             "references instead of copies",
-            "state_dict() hands out the tensors that training goes on changing: what you saved "
-            "after 5 steps are by now the weights after 10. A file would be a copy; so is "
-            "copy.deepcopy.",
+            "state_dict() returns the tensors that training continues to change: what you saved "
+            "after 5 updates now holds the weights after 10. Copy them with copy.deepcopy.",
         )
     if start != 5:
         return wrong(
-            "off by one: another number of steps done" if abs(start - 5) == 1 else "another step",
-            f"5 steps were done; you saved {start}. The continued run would repeat or leave out "
-            "a batch.",
+            "off by one in the number of updates"
+            if abs(start - 5) == 1
+            else "another number of updates",
+            f"5 updates were done; you saved {start}. The resumed run would repeat or leave out "
+            "batches.",
         )
     moments = {int(s["step"]) for s in other.state.values()}
     if moments != {5}:
         return wrong(
             "moments of the optimizer shared, not copied",
             "The weights are a copy, but the optimizer's moments are still those of the run that "
-            "went on, or none at all: copy.deepcopy the whole dict.",
+            "continued, or there are none: apply copy.deepcopy to the whole dict.",
         )
     _toy_steps(fresh, other, start, 10)
     pairs = zip(fresh.parameters(), model.parameters(), strict=True)
     if not all(torch.equal(a, b) for a, b in pairs):
         return wrong(
             "other weights at the end",
-            "The continued run does not end where the uninterrupted one did: was something "
-            "rounded, or changed, on its way into the dict?",
+            "The resumed run does not end with the weights of the first one: did you round or "
+            "change something before you saved it?",
         )
-    return Result(True, hint="The continued run ends with the same weights, bit for bit.")
+    return Result(True, hint="The resumed run ends with the same weights, bit for bit.")
 
 
 def _incomplete(saved: object) -> Result | None:
@@ -165,21 +166,21 @@ def _incomplete(saved: object) -> Result | None:
     if "optimizer" in missing:
         return wrong(
             "moments of the optimizer forgotten",
-            "AdamW divides each step by a running mean of squared gradients: started again, the next "
-            "steps are others. Save optimizer.state_dict() too.",
+            "AdamW scales each update by running means of the gradients and their squares; without "
+            "them, the next updates differ. Save optimizer.state_dict() too.",
         )
     if "step" in missing:
         return wrong(
             "step forgotten",
-            "The rate and the next batch depend on the number of the step: without it the "
-            "continued run warms up again and reads the first batches again.",
+            "The learning rate and the next batch depend on the update number: without it, the "
+            "resumed run starts again with the warm-up and the first batch.",
         )
     if missing:
-        return wrong("weights forgotten", "Save model.state_dict() under the name model.")
+        return wrong("weights forgotten", 'Save model.state_dict() under the key "model".')
     if any(hasattr(saved[part], "state_dict") for part in ("model", "optimizer")):
         return wrong(
             "the objects instead of their tensors",
-            "The run goes on and changes them. Save copies of their state_dict().",
+            "The run continues and changes them. Save copies of their state_dict().",
         )
     return None
 
@@ -260,28 +261,28 @@ NO_MAPPING = "Student layer m learns from teacher layer g(m) = mapping[m], not f
 INTERMEDIATE_MISTAKES = [
     Mistake(
         "embedding loss forgotten",
-        "The sum begins at m = 0: hidden[0] is the embedding output, and equation 9 belongs to it.",
+        "The sum begins at m = 0: hidden[0] is the embedding output, and its loss is equation 9.",
         lambda s, t, g, p, k: (lambda a, h: sum(a) + sum(h[1:]))(*_parts(s, t, g, p, k)),
     ),
     Mistake(
         "attention loss forgotten",
-        "For m = 1 … M equation 11 has an attention term beside the hidden one.",
+        "For m = 1, …, M, equation 11 has an attention term as well as a hidden one.",
         lambda s, t, g, p, k: sum(_parts(s, t, g, p, k)[1]),
     ),
     Mistake(
         "hidden loss forgotten",
-        "Only attention is there; equation 11 has a hidden term for every layer, and eq. 9 at "
-        "m = 0.",
+        "Your sum has only the attention terms; equation 11 also has a hidden term for every layer, "
+        "and equation 9 at m = 0.",
         lambda s, t, g, p, k: sum(_parts(s, t, g, p, k)[0]),
     ),
     Mistake(
         "hidden losses of the layers forgotten",
-        "Attention and embeddings are there, equation 8 for m = 1 … M is missing.",
+        "Attention and embeddings are in your sum, but equation 8 for m = 1, …, M is missing.",
         lambda s, t, g, p, k: (lambda a, h: sum(a) + h[0])(*_parts(s, t, g, p, k)),
     ),
     Mistake(
         "mapping forgotten",
-        NO_MAPPING + "zip() pairs layer 1 with layer 1, and all shapes fit.",
+        NO_MAPPING + "zip() pairs layer 1 with layer 1, and no shape tells you that this is wrong.",
         _remapped(lambda g, m: m, lambda g, m: m),
     ),
     Mistake(
@@ -313,47 +314,47 @@ INTERMEDIATE_MISTAKES = [
     ),
     Mistake(
         "W_h used for the embeddings",
-        "The paper has a projection of its own for output 0, W_e: projection(m) knows which.",
+        "In the paper, output 0 has a projection of its own, W_e: projection(m) picks the right one.",
         lambda s, t, g, p, k: _intermediate(s, t, g, lambda m: p(1), k),
     ),
     Mistake(
         "W_e used for the layers",
-        "W_e is for output 0 alone, W_h for the layers: projection(m) knows which.",
+        "W_e is for output 0 only, W_h for the layers: projection(m) picks the right one.",
         lambda s, t, g, p, k: _intermediate(s, t, g, lambda m: p(0), k),
     ),
     Mistake(
         "mean instead of sum over the layers",
-        "Equation 11 is a sum over m. A mean would be a smaller learning rate in disguise.",
+        "Equation 6 is a sum over m, not a mean.",
         lambda s, t, g, p, k: _intermediate(s, t, g, p, k) / (len(g) - 1),
     ),
     Mistake(
         "mean instead of sum over the layers",
-        "Equation 11 is a sum over m. A mean would be a smaller learning rate in disguise.",
+        "Equation 6 is a sum over m, not a mean.",
         lambda s, t, g, p, k: _intermediate(s, t, g, p, k) / len(g),
     ),
     Mistake(
         "mean instead of sum over the terms",
-        "Equation 11 is a sum over m. A mean would be a smaller learning rate in disguise.",
+        "Equation 6 is a sum over m, not a mean.",
         lambda s, t, g, p, k: _intermediate(s, t, g, p, k) / (2 * len(g) - 1),
     ),
     Mistake(
         "mean instead of sum, over attention and hidden states each",
-        "Equation 11 is a sum over m: sum both, then add.",
+        "Equation 6 is a sum over m: sum both, then add.",
         lambda s, t, g, p, k: sum(sum(x) / len(x) for x in _parts(s, t, g, p, k)),
     ),
     Mistake(
         "mask forgotten",
-        "Padded places count too: give the mask to both losses.",
+        "Padded positions count too: pass the mask to both losses.",
         lambda s, t, g, p, k: _intermediate(s, t, g, p, None),
     ),
     Mistake(
         "mask forgotten in the attention",
-        "Padded places count in the attention terms: give the mask to both losses.",
+        "Padded positions count in the attention terms: pass the mask to both losses.",
         lambda s, t, g, p, k: sum(_parts(s, t, g, p, None)[0]) + sum(_parts(s, t, g, p, k)[1]),
     ),
     Mistake(
         "mask forgotten in the hidden states",
-        "Padded places count in the hidden terms: give the mask to both losses.",
+        "Padded positions count in the hidden terms: pass the mask to both losses.",
         lambda s, t, g, p, k: sum(_parts(s, t, g, p, k)[0]) + sum(_parts(s, t, g, p, None)[1]),
     ),
     Mistake(
@@ -388,9 +389,9 @@ OTHER = {"intermediate": "prediction", "prediction": "intermediate"}
 
 RATE_MISTAKES = [
     Mistake(
-        "the two rates exchanged",
-        "The first step moves the whole student a long way: 1e-3. The second should not undo it: "
-        "3e-4.",
+        "the two rates swapped",
+        "The intermediate step moves the whole student a long way: 1e-3. The prediction step should "
+        "not undo that: 3e-4.",
         lambda p, s, n: _rate(OTHER[p], s, n),
     ),
     Mistake(
@@ -401,61 +402,59 @@ RATE_MISTAKES = [
     ),
     Mistake(
         "the smaller rate for both steps",
-        "At 3e-4 the intermediate step learns more than three times slower: its losses are sums "
-        "of squares that fall far.",
+        "The peak of the intermediate step is 1e-3; 3e-4 is for the prediction step.",
         _one_rate("prediction"),
     ),
     Mistake(
         "no warm-up and no decay",
-        "Your rate never changes: it has to rise over the first tenth and fall to 0 afterwards.",
+        "Your rate never changes: let it rise over the first tenth and then fall toward 0.",
         lambda p, s, n: RATES[p],
     ),
     Mistake(
         "no warm-up",
-        "In the first steps AdamW does not know yet how large gradients are: begin small.",
+        "Let the rate rise over the first tenth of the updates: at first, AdamW has seen too few "
+        "gradients to scale its updates well.",
         lambda p, s, n: RATES[p] * (n - s) / n,
     ),
     Mistake(
         "no warm-up",
-        "The decay is right, but the first tenth is flat: begin small.",
+        "The decay is right, but the rate is constant over the first tenth: let it rise there.",
         lambda p, s, n: RATES[p] if s < n / 10 else _rate(p, s, n),
     ),
     Mistake(
         "no decay",
-        "After the warm-up the rate stays where it is: let it fall to 0, or the last steps keep "
-        "jumping about.",
+        "After the warm-up your rate stays at its peak: let it fall linearly toward 0.",
         lambda p, s, n: RATES[p] * min(1, (s + 1) / (n / 10)),
     ),
     Mistake(
-        "the first step learns nothing",
-        "step / warm is 0 at step 0. Counted from 0, the first of ten warm-up steps is "
-        "(step + 1) / warm.",
+        "a first update with a rate of 0",
+        "step / warm is 0 at step 0. Because step is counted from 0, use (step + 1) / warm.",
         lambda p, s, n: RATES[p] * s / (n / 10) if s < n / 10 else _rate(p, s, n),
     ),
     Mistake(
-        "the first step learns nothing, and no decay",
-        "step / warm is 0 at step 0, and after the warm-up the rate has to fall.",
+        "a first update with a rate of 0, and no decay",
+        "step / warm is 0 at step 0: use (step + 1) / warm. After the warm-up, let the rate fall.",
         lambda p, s, n: RATES[p] * min(1, s / (n / 10)),
     ),
     Mistake(
         "the decay counted from the beginning",
-        "It jumps down at the end of the warm-up: what is left is (total − step) of "
-        "(total − warm) steps.",
+        "Your rate drops at the end of the warm-up: from there, (total − step) of (total − warm) "
+        "updates are left.",
         lambda p, s, n: RATES[p] * ((s + 1) / (n / 10) if s < n / 10 else (n - s) / n),
     ),
     Mistake(
         "warm-up and decay multiplied",
-        "The peak is never reached: first the one, then the other.",
+        "Your rate never reaches its peak: use the warm-up first, and the decay only after it.",
         lambda p, s, n: RATES[p] * min(1, (s + 1) / (n / 10)) * (n - s) / n,
     ),
     Mistake(
         "the warm-up never ends",
-        "It rises over all steps: only the first tenth is warm-up.",
+        "Your rate rises over all updates: only the first tenth is warm-up.",
         lambda p, s, n: RATES[p] * (s + 1) / n,
     ),
     Mistake(
         "a cosine instead of a line",
-        "Common, and no worse; here the line is asked for, as BERT and TinyBERT have it.",
+        "A cosine is common too; this exercise asks for a straight line.",
         lambda p, s, n: (
             _rate(p, s, n)
             if s < n / 10
@@ -473,8 +472,8 @@ RATE_MISTAKES = [
         lambda p, s, n: _rate(p, s, n) / 10,
     ),
     Mistake(
-        "the share of the rate, without the rate",
-        "Multiply by 1e-3 or 3e-4.",
+        "the peak left out",
+        "Multiply by the peak, 1e-3 or 3e-4.",
         lambda p, s, n: _rate(p, s, n) / RATES[p],
     ),
 ]
@@ -511,25 +510,25 @@ RECORDINGS = _recordings()
 TRUTH = [next(n for n, kind in kinds.items() if kind == "training") for kinds in KINDS]
 
 CONSTANT = (
-    "Dropout on the teacher's side lifts the embedding loss by a constant, the variance it adds to "
-    "the target, from the first step to the last; the attention hardly moves."
+    "Dropout in the teacher raises the embedding loss by a constant, the variance it adds to the "
+    "target, from the first update to the last; the attention losses hardly change."
 )
 SUSPECTS = {
-    "healthy": ("the healthy run", "Compare each of the others with it, term by term."),
-    "same": ("another healthy run", "It is only another seed. " + CONSTANT),
+    "healthy": ("the healthy run", "Compare each of the other runs with it, term by term."),
+    "same": ("another healthy run", "Only its seed differs. " + CONSTANT),
     "slow": (
         "the run with the rate ten times too low",
-        "Yours leaves every loss high: it starts where the healthy one starts and does not come "
-        "down. " + CONSTANT,
+        "In the run you chose, every loss stays high: it starts like the healthy run and falls more "
+        "slowly. " + CONSTANT,
     ),
     "fast": (
         "the run with the rate ten times too high",
-        "Yours jumps, and its hidden losses stay high. " + CONSTANT,
+        "In the run you chose, the hidden losses stay high. " + CONSTANT,
     ),
     "mapping": (
         "the run with the mapping off by one",
-        "Yours has other teacher layers, whose scores are of another size; its embedding loss is "
-        "the healthy one's. " + CONSTANT,
+        "The run you chose imitates other teacher layers, whose scores have a different size; its "
+        "embedding loss equals the healthy run's. " + CONSTANT,
     ),
 }
 

@@ -14,8 +14,8 @@ from tinybert_lite.course.exercises.checking import (
 )
 
 CAPTION = {
-    "A": "Each number is a squared difference of scores, divided by the variance of the teacher's "
-    "scores, over 100 test sentences.",
+    "A": "Each number is the mean squared difference of two heads' scores, divided by the variance "
+    "of the teacher's scores, over 100 test sentences.",
     "B": "The heads with the smallest numbers matter most for the student's predictions.",
     "C": "Layer 3 misses more because deep layers are harder to imitate.",
     "D": "On these sentences the heads of layer 3 miss a larger share, on average, than those of "
@@ -76,17 +76,21 @@ def check_caption(chosen: Iterable[str] | None) -> Result:
         letters = {str(letter).strip().upper() for letter in chosen} - {"", ","}
     except TypeError:
         return wrong(
-            "not a set of letters", 'Give the letters you would sign, for example {"A", "B"}.'
+            "not a set of letters",
+            'Give the letters of the sentences you would keep, for example {"A", "B"}.',
         )
     if not letters or letters - set(CAPTION):
         return wrong(
-            "not a set of letters", 'Give the letters you would sign, for example {"A", "B"}.'
+            "not a set of letters",
+            'Give the letters of the sentences you would keep, for example {"A", "B"}.',
         )
     for letter in sorted(letters - SUPPORTED):
         return wrong(f"{letter} says more than the picture", CAPTION_HINTS[letter])
     for letter in sorted(SUPPORTED - letters):
         return wrong(f"{letter} is supported too", CAPTION_HINTS[letter])
-    return Result(True, hint="What was measured, on what, and what it does not say.")
+    return Result(
+        True, hint="These say what was measured, on what, and what the picture does not show."
+    )
 
 
 # ---- the right answers, and the known wrong ones
@@ -134,12 +138,12 @@ MOVED_MISTAKES = [
     ),
     Mistake(
         "the heads that stayed",
-        "A head moved when its most similar teacher head is *not* its own: turn the test around.",
+        "These heads did not move. A head moved if its most similar teacher head is *not* its own.",
         lambda s, g, h: _all_heads(s, h) - _moved(s, g, h),
     ),
     Mistake(
         "mapping forgotten",
-        "Student layer m learned from teacher layer g(m), not m: its home is in layer mapping[m].",
+        "Student layer m learned from teacher layer g(m), not from layer m: its own teacher head is in layer mapping[m].",
         lambda s, g, h: _moved(s, list(range(len(g))), h),
     ),
     Mistake(
@@ -149,32 +153,32 @@ MOVED_MISTAKES = [
     ),
     Mistake(
         "off by one in the mapping",
-        "mapping[0] belongs to the embeddings: student layer m has mapping[m].",
+        "mapping[0] belongs to the embeddings: student layer m learned from layer mapping[m].",
         lambda s, g, h: _moved(s, [0, *g[:-1]], h),
     ),
     Mistake(
         "searched in its own layer only",
-        "A head may resemble a head of another teacher layer most: take the largest of the row.",
+        "A head may resemble a head of another teacher layer most: search the whole row.",
         _in_own_layer,
     ),
     Mistake(
         "only heads that left their layer",
-        "A head that resembles another head *of the same layer* most has moved too.",
+        "A head has also moved if it most resembles another head of the *right* layer.",
         _to_other_layer,
     ),
     Mistake(
-        "each teacher head asked for its student",
-        "argmax(0) goes down the columns. Search along each student head's row: argmax(1).",
+        "searched down the columns",
+        "argmax(0) finds a student head for each teacher head. Search each student head's row: argmax(1).",
         _from_teacher,
     ),
     Mistake(
-        "opposite counted as similar",
+        "the sign was dropped",
         "A correlation of −0.9 means the opposite map: keep the sign.",
         lambda s, g, h: _moved(np.abs(s), g, h),
     ),
     Mistake(
-        "where they went instead of who went",
-        "Those are the teacher heads they moved to; return the student's layer and head.",
+        "teacher heads instead of student heads",
+        "Those are the teacher heads they moved to; return the student layers and heads.",
         _where_to,
     ),
 ]
@@ -182,7 +186,7 @@ MOVED_MISTAKES = [
 
 def _moved_hint(got: list, truth: list) -> str:
     missing, extra = sorted(truth[0] - got[0]), sorted(got[0] - truth[0])
-    return f"On the first table {missing} are missing and {extra} are too many."
+    return f"For the first table, {missing} are missing and {extra} do not belong in the list."
 
 
 def _alike(t: np.ndarray, s: np.ndarray, y: np.ndarray) -> float:
@@ -192,7 +196,7 @@ def _alike(t: np.ndarray, s: np.ndarray, y: np.ndarray) -> float:
 ALIKE_MISTAKES = [
     Mistake(
         "not compared with chance",
-        "That is the share both get wrong; divide by what independent errors would give.",
+        "That is the share both get wrong; divide it by the share that independent errors would give.",
         lambda t, s, y: ((t != y) & (s != y)).mean(),
     ),
     Mistake(
@@ -202,7 +206,7 @@ ALIKE_MISTAKES = [
     ),
     Mistake(
         "right answers instead of errors",
-        "Two good models are often right together anyway; count where both are *wrong*.",
+        "Two good models are often both right anyway; count the texts both get *wrong*.",
         lambda t, s, y: ((t == y) & (s == y)).mean() / ((t == y).mean() * (s == y).mean()),
     ),
     Mistake(
@@ -211,18 +215,20 @@ ALIKE_MISTAKES = [
         lambda t, s, y: (t == s).mean() / ((t != y).mean() * (s != y).mean()),
     ),
     Mistake(
-        "one model's errors left out of chance",
-        "Independent errors coincide with probability (teacher's share) × (student's share).",
+        "only one model's errors in the denominator",
+        "Independent errors coincide with probability (teacher's share) × (student's share): divide by "
+        "both.",
         lambda t, s, y: ((t != y) & (s != y)).mean() / (t != y).mean(),
     ),
     Mistake(
-        "one model's errors left out of chance",
-        "Independent errors coincide with probability (teacher's share) × (student's share).",
+        "only one model's errors in the denominator",
+        "Independent errors coincide with probability (teacher's share) × (student's share): divide by "
+        "both.",
         lambda t, s, y: ((t != y) & (s != y)).mean() / (s != y).mean(),
     ),
     Mistake(
         "upside down",
-        "Divide what was observed by what chance would give, not the other way round.",
+        "Divide what was observed by what chance would give, not the other way around.",
         lambda t, s, y: 1 / _alike(t, s, y),
     ),
     Mistake(
@@ -232,7 +238,7 @@ ALIKE_MISTAKES = [
     ),
     Mistake(
         "the same wrong answer only",
-        "With more than two classes two models can be wrong in different ways; both count here.",
+        "With more than two classes, two models can be wrong in different ways; all of these count.",
         lambda t, s, y: ((t != y) & (t == s)).mean() / ((t != y).mean() * (s != y).mean()),
     ),
 ]
@@ -293,14 +299,13 @@ FLIP_MISTAKES = [
 
 CAPTION_HINTS = {
     "A": "It says what the numbers are and what they were measured on: every caption needs that.",
-    "B": "No head was removed here; a head can be copied exactly and not be "
-    "used. Section 6 tests that.",
+    "B": "No head was removed here, and a perfect copy of a head may go unused. Section 6 removes heads.",
     "C": "That is a cause. The picture compares layers; it does not change one thing at a time.",
-    "D": "It compares two means that the picture shows, and says on what.",
+    "D": "It compares two means that the picture shows, and says which sentences they come from.",
     "E": "These are 100 sentences from movie reviews, the kind the student was trained on.",
-    "F": "A share of variance is not a share of knowledge, and nobody measured knowledge.",
+    "F": "A share of variance is not a share of what a head does; that was not measured.",
     "G": "Scores were compared, not meanings. Nothing here was about negation.",
-    "H": "A limit the reader must know: closeness to the teacher is not use.",
+    "H": "The reader needs this limit: being close to the teacher does not mean being used.",
 }
 
 
