@@ -31,7 +31,7 @@ COMMANDS = {
     "distill": "distill a student from a fine-tuned teacher",
     "evaluate": "score a model folder on a task",
     "export": "write a classifier as ONNX, float32 and int8, and compare its outputs with PyTorch's",
-    "bench": "measure the speed of each part against the authors' procedure, on this machine",
+    "bench": "compare the speed of each part with the authors' procedure, on this machine",
 }
 EXAMPLES = {
     "check": "python -m tinybert_lite check",
@@ -168,6 +168,7 @@ class Parser(argparse.ArgumentParser):
             hint = f"did you mean {close[0]}?" if close else f"choose one of {', '.join(COMMANDS)}."
             raise UserError(f"There is no command {unknown[1]!r}; {hint}")
         message = re.sub(r"^argument ([^:]+): ", r"\1 ", message)
+        message = message.replace("expected one argument", "needs a value")
         raise UserError(f"{message[0].upper()}{message[1:]}; {self.prog} --help lists the options.")
 
 
@@ -226,7 +227,12 @@ def build_parser() -> argparse.ArgumentParser:
     add_task(made["augment"], "task", "seed")
     add_augment(made["augment"])
     evaluate = made["evaluate"]
-    evaluate.add_argument("--model", required=True, metavar="FOLDER", help="a classifier")
+    evaluate.add_argument(
+        "--model",
+        required=True,
+        metavar="FOLDER",
+        help="a classifier, or the name of a shipped one",
+    )
     evaluate.add_argument("--split", default="test", help="train, dev or test")
     evaluate.add_argument("--cpu", action="store_true", help="do not use a GPU")
     export = made["export"]

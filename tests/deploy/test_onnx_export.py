@@ -263,7 +263,7 @@ def test_an_earlier_export_is_replaced_and_nothing_else_is(made, exported, tmp_p
     assert OnnxClassifier(out / "model.onnx").inputs
     before = {p.name: p.read_bytes() for p in Path(folder).iterdir()}
     assert main(["export", folder, "--out", folder]) == 2
-    assert "not empty and no export" in capsys.readouterr().err
+    assert "does not hold an earlier export" in capsys.readouterr().err
     assert {p.name: p.read_bytes() for p in Path(folder).iterdir()} == before
 
 

@@ -95,7 +95,7 @@ def test_without_a_network_a_hub_name_is_given_up_without_waiting_to_retry(world
     monkeypatch.setattr(time, "sleep", pauses.append)
     loading.hub_answers.cache_clear()
     status, told = tell(CASES["hub name without a network"][0])
-    assert status == 2 and "try again with a network" in told
+    assert status == 2 and "try again where there is a network" in told
     assert sum(pauses) == 0
     loading.hub_answers.cache_clear()
 

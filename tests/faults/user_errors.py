@@ -36,9 +36,9 @@ EVALUATE = f"evaluate --cpu {OWN} --model"
 CASES = {
     "no command": ("", "COMMAND"),
     "unknown command": ("rnu", "did you mean run?"),
-    "misspelt command": ("distil", "did you mean distill?"),
-    "misspelt option": (f"{RUN} {NEW} --tempreture 2", "did you mean --temperature?"),
-    "misspelt option beside a missing one": (f"{RUN} --studnt=nano", "did you mean --student?"),
+    "misspelled command": ("distil", "did you mean distill?"),
+    "misspelled option": (f"{RUN} {NEW} --tempreture 2", "did you mean --temperature?"),
+    "misspelled option beside a missing one": (f"{RUN} --studnt=nano", "did you mean --student?"),
     "shortened option": (f"{RUN} {NEW} --temp 2", "no option '--temp'; did you mean --temperature?"),
     "option with underscores": (f"{RUN} {NEW} --batch_size 8", "did you mean --batch-size?"),
     "option that each phase has": (
@@ -46,7 +46,7 @@ CASES = {
     "option of another program": (f"{RUN} {NEW} --lr 1e-3", "run --help lists its options"),
     "a word too many": (f"{RUN} {NEW} reviews", "no argument 'reviews'"),
     "no --out": (RUN, "--out"),
-    "option without its value": (f"{RUN} --out", "--out expected one argument"),
+    "option without its value": (f"{RUN} --out", "--out needs a value"),
     "seed that is not a number": (f"{RUN} {NEW} --seed one", "--seed takes a whole number, not 'one'"),
     "rate that is not a number": (f"{RUN} {NEW} --finetune-learning-rate 1,5", "takes a number, not '1,5'"),
     "negative seed": (f"{RUN} {NEW} --seed -1", "--seed must be between 0 and"),
@@ -160,7 +160,7 @@ CASES = {
         ]
     },
     "teacher neither folder nor hub name": (f"{RUN} --teacher a/b/c --out new", "no folder a/b/c"),
-    "hub name without a network": (f"{RUN} --teacher no-such/model --out new", "try again with a network"),
+    "hub name without a network": (f"{RUN} --teacher no-such/model --out new", "try again where there is a network"),
     "teacher with broken weights": (f"{RUN} --teacher cut --out new", "No model could be loaded from 'cut'"),
     "teacher with a pickle only": (f"{RUN} --teacher pickle --out new", "no file named model.safetensors"),
     "teacher with other weights": (f"{RUN} --teacher swapped --out new", "do not fit its config.json"),
@@ -357,13 +357,14 @@ def contents(folder: Path) -> dict[str, str]:
 def table(said: dict[str, str]) -> str:
     """The Markdown table of what each command says."""
     lines = [
-        "# What the program says to its users' errors",
+        "# Error messages",
         "",
-        "Written by `python -m tests.faults.user_errors`; `tests/faults/test_user_errors.py` runs "
-        "every command and fails when this file is not what they say. Each ends with exit status 2 "
-        "and this one line on stderr, and changes no file. `--debug` shows the traceback.",
+        "`python -m tests.faults.user_errors` writes this page, and `tests/faults/test_user_errors.py` "
+        "runs every command and fails if the message is no longer the one shown. Each command ends "
+        "with exit status 2 and this one line on stderr, and changes no file. `--debug` shows the "
+        "traceback.",
         "",
-        f"{len(said)} errors; `toy.csv` and the folders are made by the same file.",
+        f"{len(said)} errors; the same module makes `toy.csv` and the folders.",
         "",
         "| what is wrong | `python -m tinybert_lite …` | error: |",
         "|---|---|---|",

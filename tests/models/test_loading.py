@@ -312,7 +312,7 @@ def test_the_hub_is_asked_once_and_only_for_names_that_are_no_folder(toys, monke
     monkeypatch.setattr(loading, "hub_answers", lambda: bool(asked.append(1)))
     load_classifier(str(toys / "two"))
     assert not asked
-    with pytest.raises(UserError, match="try again with a network"):
+    with pytest.raises(UserError, match="try again where there is a network"):
         load_classifier("no-such/model")
     assert asked
 

@@ -81,7 +81,7 @@ def output_folder(out: Path, mark: str, work: str) -> Iterator[Path]:
     with locked(out, out.with_name(f".{out.name}.lock"), work):
         if out.is_dir() and any(out.iterdir()) and not (out / mark).is_file():
             raise UserError(
-                f"{out} is not empty and no {work} of this program; choose another --out."
+                f"{out} is not empty and does not hold an earlier {work}; choose another --out."
             )
         with replacing(out) as folder:
             folder.mkdir(parents=True)

@@ -78,8 +78,8 @@ def class_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]
         )
     if len(counts) > min(MOST_CLASSES, len(rows) / 2):
         raise UserError(
-            f"{name} has {len(counts):,} different labels in {len(rows):,} rows, which looks like "
-            "a number, an id or a text; name another label column, or add --regression for numbers."
+            f"{name} has {len(counts):,} different labels in {len(rows):,} rows, which look like "
+            "numbers, ids or texts; name another label column, or add --regression for numbers."
         )
     if several:
         _note_label_sets(rows.labels, list(counts), notes)

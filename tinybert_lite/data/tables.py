@@ -491,7 +491,7 @@ def _label_list(value: Any, separator: str, column: str, line: int, name: str) -
     if not isinstance(found, list | tuple | set):
         raise UserError(
             f"Line {line} of {name} has {show(value)} in column {show(column)} where a list is "
-            'needed; give --multi-label the separator of the labels instead, as "|".'
+            'needed; give --multi-label the separator of the labels instead, such as "|".'
         )
     return list(found)
 

@@ -191,7 +191,7 @@ def _load(loader, name: str, **options):
         except Exception as error:
             raise UserError(
                 f"There is no folder {name}, and the hub cannot be reached for a model of that name: "
-                f"give {EMBEDDED_TEACHER} or a folder, or try again with a network."
+                f"give {EMBEDDED_TEACHER} or a folder, or try again where there is a network."
             ) from error
     for file in Path(place).glob("model*.safetensors"):
         only_floats(file)
@@ -204,8 +204,8 @@ def _load(loader, name: str, **options):
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"No model could be loaded from {name!r} ({why[:160]}). Give {EMBEDDED_TEACHER}, a "
-            "folder with config.json, model.safetensors and tokenizer, or a model name of the hub "
-            "(which needs the network once)."
+            "folder with config.json, model.safetensors and tokenizer, or the name of a hub model "
+            "(which has to be downloaded once)."
         ) from error
 
 
@@ -319,8 +319,8 @@ def _whole(model: PreTrainedModel, name: str, report: dict, head_too: bool) -> N
         )
     if made_up and head_too:
         raise UserError(
-            f"{name} has no trained classifier ({made_up[0]} is missing); fine-tune it first: "
-            "finetune does, and run does both."
+            f"{name} has no trained classifier ({made_up[0]} is missing); fine-tune it with "
+            "finetune first, or use run, which does both."
         )
 
 
@@ -379,7 +379,7 @@ def load_shipped(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         adapted = add_lora(model, int(facts["rank"]))
     trained = {k: p.shape for k, p in adapted.named_parameters() if p.requires_grad}
     if {k: v.shape for k, v in tensors.items()} != trained:
-        raise UserError(f"The adapter in {folder} does not fit the embedded teacher.")
+        raise UserError(f"The adapter in {folder} does not fit MiniLM; restore the folder from git.")
     adapted.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     # the adapter froze the rest; further training must reach all of it
     with quietly():

@@ -81,7 +81,7 @@ def _base(name: str, whole: bool = False) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise UserError(
             f"No masked language model could be loaded from {name!r}; give {EMBEDDED_TEACHER}, a "
-            "folder, or a model name of the hub (which needs the network once)."
+            "folder, or the name of a hub model (which has to be downloaded once)."
         ) from error
     finally:
         transformers_logging.set_verbosity(verbosity)

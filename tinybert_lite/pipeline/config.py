@@ -40,7 +40,7 @@ def parse_mapping(text: str) -> str | list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError as error:
         raise UserError(
-            f"--mapping takes uniform, top, bottom, or teacher layers as 2,4,6, not {text!r}."
+            f"--mapping takes uniform, top, bottom, or teacher layers such as 2,4,6, not {text!r}."
         ) from error
 
 
@@ -190,7 +190,7 @@ class DistillationConfig:
         1.0, "passes over the text", phases=("general",), flag="--epochs"
     )
     general_learning_rate: float = option(
-        1e-3, "largest learning rate", phases=("general",), flag="--learning-rate"
+        1e-3, "peak learning rate", phases=("general",), flag="--learning-rate"
     )
 
     unlabeled: bool = option(
@@ -243,17 +243,17 @@ class DistillationConfig:
     finetune_epochs: float | None = _epochs("finetune")
     finetune_learning_rate: float | None = option(
         None,
-        "largest learning rate (default: 0.001 with LoRA, 0.0001 with --lora-rank 0)",
+        "peak learning rate (default: 0.001 with LoRA, 0.0001 with --lora-rank 0)",
         phases=("finetune",),
     )
     intermediate_epochs: float | None = _epochs("intermediate")
     intermediate_learning_rate: float = option(
-        1e-3, "largest learning rate", phases=("intermediate",)
+        1e-3, "peak learning rate", phases=("intermediate",)
     )
     prediction_epochs: float | None = _epochs("prediction")
     prediction_learning_rate: float | None = option(
         None,
-        f"largest learning rate (default: {RECOMBINED_RECIPE['learning_rate']:g} with recombined "
+        f"peak learning rate (default: {RECOMBINED_RECIPE['learning_rate']:g} with recombined "
         "texts, else 0.0003)",
         phases=("prediction",),
     )

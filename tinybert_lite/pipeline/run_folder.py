@@ -67,7 +67,7 @@ def _claim(out: Path, config: dict, runtime: dict[str, Any] | None) -> bool:
     file = out / "config.json"
     if not file.is_file():
         if any(p.name not in (".lock", "config.json.part") for p in out.iterdir()):
-            raise UserError(f"{out} is not empty and holds no run; choose another --out.")
+            raise UserError(f"{out} is not empty and does not hold a run; choose another --out.")
         write_json(file, config | ({"runtime": runtime} if runtime else {}))
         return True
     before = read_json(file, "choose another --out")

@@ -51,7 +51,7 @@ def load_task(config: DistillationConfig) -> tasks.Task:
     if config.regression and config.multi_label is not None:
         raise UserError("--regression and --multi-label exclude each other; give one of them.")
     if config.multi_label == "":
-        raise UserError('--multi-label takes the separator of the labels, as "|", or list.')
+        raise UserError('--multi-label takes the separator of the labels, such as "|", or list.')
     task = tasks.load_files(
         config.train,
         config.test,
