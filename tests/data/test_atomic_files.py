@@ -41,7 +41,11 @@ def test_a_folder_of_something_else_a_file_and_a_busy_folder_are_refused(tmp_pat
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "thesis").write_text("years of work")
     (tmp_path / "file").write_text("")
-    refused = {"own": "does not hold an earlier site", "file": "is a file", "busy": "Another site is"}
+    refused = {
+        "own": "does not hold an earlier site",
+        "file": "is a file",
+        "busy": "Another site is",
+    }
     with FileLock(tmp_path / ".busy.lock"):
         for name, says in refused.items():
             with pytest.raises(UserError, match=says), output_folder(tmp_path / name, "m", "site"):

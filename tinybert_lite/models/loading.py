@@ -379,7 +379,9 @@ def load_shipped(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         adapted = add_lora(model, int(facts["rank"]))
     trained = {k: p.shape for k, p in adapted.named_parameters() if p.requires_grad}
     if {k: v.shape for k, v in tensors.items()} != trained:
-        raise UserError(f"The adapter in {folder} does not fit MiniLM; restore the folder from git.")
+        raise UserError(
+            f"The adapter in {folder} does not fit MiniLM; restore the folder from git."
+        )
     adapted.load_state_dict({k: v.float() for k, v in tensors.items()}, strict=False)
     # the adapter froze the rest; further training must reach all of it
     with quietly():

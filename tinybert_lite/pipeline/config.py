@@ -247,9 +247,7 @@ class DistillationConfig:
         phases=("finetune",),
     )
     intermediate_epochs: float | None = _epochs("intermediate")
-    intermediate_learning_rate: float = option(
-        1e-3, "peak learning rate", phases=("intermediate",)
-    )
+    intermediate_learning_rate: float = option(1e-3, "peak learning rate", phases=("intermediate",))
     prediction_epochs: float | None = _epochs("prediction")
     prediction_learning_rate: float | None = option(
         None,
