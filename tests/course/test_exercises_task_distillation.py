@@ -102,6 +102,12 @@ def hidden_from_zero(s, t, g, p, mask):
     return attention_only(s, t, g, p, mask) + sum(hidden(s, t, p, mask, states))
 
 
+@wrong("check_intermediate_loss", "projection without its m")
+def projection_not_called(s, t, g, p, mask):
+    states = [losses.hidden_loss(s.hidden[m], t.hidden[n], p, mask) for m, n in enumerate(g)]
+    return attention_only(s, t, g, p, mask) + sum(states)
+
+
 @wrong("check_intermediate_loss", "W_h used for the embeddings")
 def one_projection(s, t, g, p, mask):
     return right_loss(s, t, g, lambda m: p(1), mask)

@@ -126,6 +126,12 @@ def alike_count(t, s, y):
     return ((t != y) & (s != y)).sum() / ((t != y).mean() * (s != y).mean())
 
 
+@wrong("check_errors_alike", "counts instead of shares")
+def alike_all_counts(teacher, student, labels):
+    ours, theirs = teacher != labels, student != labels
+    return (ours & theirs).sum() / (ours.sum() * theirs.sum())
+
+
 @wrong("check_errors_alike", "right answers instead of errors")
 def alike_right(t, s, y):
     return ((t == y) & (s == y)).mean() / ((t == y).mean() * (s == y).mean())

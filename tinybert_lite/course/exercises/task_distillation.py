@@ -46,6 +46,8 @@ def check_intermediate_loss(candidate: Callable | None) -> Result:
             "hidden has one element more than attention: hidden[0] is the embedding output, so "
             "layer n is hidden[n] but attention[n - 1].",
         )
+    if problem and "Boolean value of Tensor" in problem.hint:  # hidden states given as m
+        return wrong("projection without its m", "Pass projection(m), the projection of output m.")
     return check_loss(candidate, _intermediate, INTERMEDIATE_MISTAKES, cases)
 
 
@@ -101,7 +103,7 @@ def check_suspect(candidate: Callable | None) -> Result:
     at = next(i for i, (a, b) in enumerate(zip(answers, TRUTH, strict=True)) if a != b)
     name, hint = SUSPECTS[KINDS[at][answers[at]]]
     where = "" if at == 0 else f" in recording {at + 1}"
-    return wrong(f"{name} was taken for it{where}", hint)
+    return wrong(f"you chose {name}{where}", hint)
 
 
 def check_checkpoint(candidate: Callable | None) -> Result:

@@ -205,6 +205,11 @@ ALIKE_MISTAKES = [
         lambda t, s, y: ((t != y) & (s != y)).sum() / ((t != y).mean() * (s != y).mean()),
     ),
     Mistake(
+        "counts instead of shares",
+        "Use .mean() for all three; a ratio of counts depends on how many texts there are.",
+        lambda t, s, y: ((t != y) & (s != y)).sum() / ((t != y).sum() * (s != y).sum()),
+    ),
+    Mistake(
         "right answers instead of errors",
         "Two good models are often both right anyway; count the texts both get *wrong*.",
         lambda t, s, y: ((t == y) & (s == y)).mean() / ((t == y).mean() * (s == y).mean()),
