@@ -84,6 +84,7 @@ def test_a_step_in_bfloat16_brings_the_loss_down_as_on_a_cpu(tmp_path):
     folder = toy_teacher(tmp_path / "toy")
     ends = {}
     for device in ("cpu", "cuda"):
+        AcceleratorState._reset_state(reset_partial_state=True)
         gpu = device == "cuda"
         accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
         teacher, tokenizer = loading.load_classifier(str(folder))

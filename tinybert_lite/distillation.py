@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from tinybert_lite import UserError
 from tinybert_lite.attention import capture
-from tinybert_lite.data.tokenized import MODEL_INPUTS, TokenizedDataset
+from tinybert_lite.data.tokenized import MODEL_INPUTS, TokenizedDataset, to_device
 from tinybert_lite.losses import (
     attention_loss,
     attention_loss_gram,
@@ -46,7 +46,7 @@ def finetune(
 
     def tensors(rows: np.ndarray) -> dict[str, Tensor]:
         inputs = train.batch(rows, accelerator.device)
-        return inputs | {"labels": labels[rows].to(accelerator.device)}
+        return inputs | {"labels": to_device(labels[rows], accelerator.device)}
 
     def loss(module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         target = batch["labels"]
@@ -237,12 +237,13 @@ def distill_prediction(
     if teacher_logits is None:
         teacher.to(accelerator.device).eval()
         teacher_logits = torch.from_numpy(predict(teacher, train))
-    logits_of_teacher = teacher_logits.to(accelerator.device)
+    logits_of_teacher = teacher_logits.cpu()
     multi_label = student.config.problem_type == MULTI_LABEL
 
     def tensors(rows: np.ndarray) -> dict[str, Tensor]:
         inputs = train.batch(rows, accelerator.device)
-        return inputs | {"teacher_logits": logits_of_teacher[rows]}
+        targets = to_device(logits_of_teacher[rows], accelerator.device)
+        return inputs | {"teacher_logits": targets}
 
     def loss(module: nn.Module, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         logits = module(**_inputs(batch)).logits

@@ -165,6 +165,8 @@ def svd_init(student: PreTrainedModel, projection: Projection, teacher: PreTrain
     wider one, the rest of its columns keep their random start. Factorized
     embeddings have r of their own; their columns become the first of the width. Not in the paper.
     """
+    device = next(teacher.parameters()).device
+    teacher.cpu()  # where the student is, and where the decomposition is the same on each machine
     own, source = student.base_model.embeddings, teacher.base_model.embeddings
     widen = loading.embedding_projection(teacher)
     factor = getattr(widen, "weight", None)  # (d, E) of factorized embeddings
@@ -195,6 +197,7 @@ def svd_init(student: PreTrainedModel, projection: Projection, teacher: PreTrain
         projection.embeddings.bias.zero_()
     projection.embeddings.weight.copy_(weight)
     projection.layers.weight.copy_(weight)
+    teacher.to(device)
 
 
 def _principal(table: Tensor, rank: int) -> Tensor:

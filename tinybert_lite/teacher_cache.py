@@ -13,7 +13,12 @@ from transformers import PreTrainedModel
 
 from tinybert_lite import UserError
 from tinybert_lite.attention import capture
-from tinybert_lite.data.tokenized import TokenizedDataset, length_sorted_batches, padded_to
+from tinybert_lite.data.tokenized import (
+    TokenizedDataset,
+    length_sorted_batches,
+    padded_to,
+    to_device,
+)
 
 SHORT = 64  # tokens, up to which a CPU compares maps faster than Gram products
 
@@ -114,7 +119,7 @@ class TeacherCache:
         if self.store is None:
             return None
         at, _ = self.data.positions(rows, padded_to(self.device))
-        return self.store[torch.from_numpy(at).to(self.store.device)].to(self.device)
+        return self.store[to_device(torch.from_numpy(at), self.store.device)].to(self.device)
 
     def targets(
         self, inputs: dict[str, Tensor], kept: Tensor | None, what: str | None = None

@@ -29,6 +29,11 @@ search)
     $PY -m tests.benchmarks.bench_search --text .gpu/text/general.txt --workers "${WORKERS:-8}" \
         --work "$PWD/runs/search" --seeds 0 1 --out "$OUT/search.json"
     ;;
+students)
+    $PY -m tests.benchmarks.bench_search --text .gpu/text/general.txt --workers "${WORKERS:-8}" \
+        --work "$PWD/runs/search" --seeds 0 1 2 3 4 --together 3 --test --out "$OUT/search.json" \
+        --rows "nano, 6 heads, full"
+    ;;
 speed)
     # batch size of an additional optimized side: the first has 32, as the baseline
     forms=${FORMS:-sst2 embedded 64 256;random bert-base 128 128;random bert-base 512 32}

@@ -68,8 +68,7 @@ class BenchmarkSetup:
         projection = students.Projection(
             student.config.hidden_size, self.teacher.config.hidden_size, "paper", seed
         )
-        students.svd_init(student, projection, self.teacher.cpu())
-        self.teacher.to(self.device)
+        students.svd_init(student, projection, self.teacher)
         return student.to(self.device), projection.to(self.device)
 
     def slice(self, count: int) -> TokenizedDataset:

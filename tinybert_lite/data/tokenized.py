@@ -62,8 +62,15 @@ class TokenizedDataset:
         arrays = {"input_ids": np.where(real, self.tokens[at], self.pad), "attention_mask": real}
         if self.types is not None:
             arrays["token_type_ids"] = np.where(real, self.types[at], 0)
-        tensors = {name: torch.from_numpy(a.astype(np.int64)) for name, a in arrays.items()}
-        return {name: t.to(device, non_blocking=True) for name, t in tensors.items()}
+        together = torch.from_numpy(np.stack([a.astype(np.int64) for a in arrays.values()]))
+        return dict(zip(arrays, to_device(together, device), strict=True))
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A tensor of the CPU on the device, without waiting for what a GPU still has to do."""
+    if torch.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def padded_to(device: torch.device | str) -> int:
