@@ -253,7 +253,7 @@ def test_the_report_finds_this_environment_in_order():
 
 def test_the_check_of_make_lab_ends_well_here_and_badly_where_something_fails(capsys, monkeypatch):
     assert main(["check"]) == 0
-    assert "All that is needed is here." in capsys.readouterr().out
+    assert "This machine is ready." in capsys.readouterr().out
     broken = [Check("two", "fail", "gone", "Bring it back.")]
     monkeypatch.setattr(environment, "report", lambda: broken)
     assert main(["check"]) == 1
@@ -270,10 +270,10 @@ def test_the_text_marks_each_check_and_puts_the_fix_below_the_failed_one():
     assert text.startswith(
         "[OK]   one: here\n[FAIL] two: gone\n         Bring it back.\n[--]   three"
     )
-    assert "1 to put right" in text
+    assert "To fix, see above: 1." in text
     assert "For a bug report" in text
     fine = environment.format_report(checks[:1])
-    assert "All that is needed is here" in fine and "For a bug report" not in fine
+    assert "This machine is ready" in fine and "For a bug report" not in fine
     assert "For a bug report" in environment.format_report(checks[:1], block=True)
 
 

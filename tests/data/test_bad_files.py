@@ -157,9 +157,9 @@ def test_evaluation_text_that_training_has_is_counted_in_the_notes(tmp_path):
     task = load(tmp_path / "a.csv", test=tmp_path / "b.csv")
     notes = " ".join(task.notes)
     assert "4 of the 6 evaluation texts" in notes
-    assert "1 evaluation rows have an empty text" in notes
-    assert "2 evaluation rows repeat" in notes
-    assert "1 evaluation texts appear with different labels" in notes
+    assert "Scored anyway: 1 evaluation row with an empty text." in notes
+    assert "2 evaluation rows with the same text as another." in notes
+    assert "1 evaluation text with different labels." in notes
     assert len(task.splits["test"]) == 6  # evaluation rows are never dropped
 
 
@@ -168,11 +168,11 @@ def test_what_is_dropped_from_training_is_counted_in_the_notes(tmp_path):
     (tmp_path / "a.csv").write_text(csv_of(rows))
     task = load(tmp_path / "a.csv")
     notes = " ".join(task.notes)
-    assert "1 training rows with an empty text are left out" in notes
-    assert "3 training rows repeat" in notes
-    assert "1 training texts appear with different labels; they are left out" in notes
+    assert "Left out: 1 training row with an empty text." in notes
+    assert "Left out: 3 training rows with the same text as another." in notes
+    assert "Left out: 1 training text with different labels." in notes
     assert "1 of the 3 classes have a single training row" in notes
-    assert "differ in upper and lower case only" in notes
+    assert "differ only in upper and lower case" in notes
     assert sum(map(len, task.splits.values())) == 41
 
 
@@ -181,7 +181,7 @@ def test_numbers_of_the_same_text_are_averaged(tmp_path):
     task = load(tmp_path / "a.csv", regression=True)
     numbers = {t: x for s in task.splits.values() for t, x in zip(s.texts, s.labels, strict=True)}
     assert numbers[NUMBERS[0][0]] == 2.5
-    assert any("their mean is used" in note for note in task.notes)
+    assert "Averaged: 1 training text with different labels." in task.notes
 
 
 def test_texts_made_from_one_template_can_still_be_split(tmp_path):

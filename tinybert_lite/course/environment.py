@@ -75,7 +75,7 @@ def format_report(checks: list[Check], block: bool = False) -> str:
         if check.fix:
             lines.append(f"         {check.fix}")
     failed = sum(check.state == "fail" for check in checks)
-    verdict = f"{failed} to put right, see above." if failed else "All that is needed is here."
+    verdict = f"To fix, see above: {failed}." if failed else "This machine is ready."
     lines += ["", verdict]
     if failed or block:
         lines += ["", "For a bug report:", "", paste_block(checks)]
@@ -231,7 +231,7 @@ def _teacher() -> Check:
     if not difference <= TOLERANCE:  # also where they are NaN
         found = ", ".join(f"{number:.4f}" for number in numbers)
         fix = "Install the tested versions, and paste the block below into an issue if that is no help."
-        return Check(name, "fail", f"{found}, off by {difference:.1e}", fix)
+        return Check(name, "fail", f"{found}, {difference:.1e} from what is expected", fix)
     seconds = time.perf_counter() - begin
     return Check(name, "ok", f"largest difference {difference:.0e}, {seconds:.1f} s with loading")
 

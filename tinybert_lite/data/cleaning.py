@@ -6,7 +6,7 @@ what would make a score meaningless raises a UserError.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +44,13 @@ def training_rows(
     if regression:
         kept.labels = [float(np.mean(labels)) for labels in labels_of.values()]
     if empty:
-        notes.append(f"{len(empty)} training rows with an empty text are left out.")
+        notes.append(f"Left out: {_count(empty, 'training row')} with an empty text.")
     if repeats := len(rows) - len(empty) - len(first):
-        notes.append(f"{repeats} training rows repeat the text of another and are left out.")
+        rest = _count(range(repeats), "training row")
+        notes.append(f"Left out: {rest} with the same text as another.")
     if torn:
-        what = "their mean is used" if regression else "they are left out of training"
-        notes.append(f"{len(torn)} training texts appear with different labels; {what}.")
+        what = "Averaged" if regression else "Left out"
+        notes.append(f"{what}: {_count(torn, 'training text')} with different labels.")
     if len(kept) < FEWEST_ROWS:
         raise UserError(
             f"{name} has {len(kept)} usable rows ({len(rows)} in all, {len(empty)} with an empty "
@@ -57,6 +58,10 @@ def training_rows(
             f"at least {FEWEST_ROWS} are needed."
         )
     return kept
+
+
+def _count(found: Sized, what: str) -> str:
+    return f"{len(found)} {what}{'s' if len(found) != 1 else ''}"
 
 
 def class_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]:
@@ -88,7 +93,7 @@ def class_names(rows: tables.Examples, name: str, notes: list[str]) -> list[str]
     if rare := sum(count == 1 for count in counts.values()):
         notes.append(f"{rare} of the {len(counts)} classes have a single training row.")
     if len({label.lower() for label in counts}) < len(counts):
-        notes.append("Some labels differ in upper and lower case only; they are separate classes.")
+        notes.append("Some labels differ only in upper and lower case; they are separate classes.")
     if all(re.fullmatch(r"[+-]?[0-9]{1,18}", label) for label in counts):
         return sorted(counts, key=lambda label: (int(label), label))
     return sorted(counts)
@@ -150,7 +155,7 @@ def group(rows: tables.Examples, tested: tables.Examples | None, notes: list[str
     else:
         groups = [text_key(text) for part in every for text in part.texts]
         notes.append(
-            f"More than {MOST_COMPARED:,} rows: near-duplicates are not searched for, only rows with "
+            f"More than {MOST_COMPARED:,} rows: near-duplicates are not searched for; only rows with "
             "the same first text are kept on one side of a split."
         )
     if templates := _templates(rows.labels, groups):
@@ -222,15 +227,16 @@ def evaluation_rows(
             f"{name} has labels that are not in the training data: {tables.listing(unknown)} (training has "
             f"{tables.listing(label_names)}); correct them or add training rows."
         )
-    if empty := len(rows.empty_rows()):
-        notes.append(f"{empty} evaluation rows have an empty text; they are scored anyway.")
+    if empty := rows.empty_rows():
+        notes.append(f"Scored anyway: {_count(empty, 'evaluation row')} with an empty text.")
     labels_of: dict[str, set] = defaultdict(set)
     for text, row_label in zip(rows.joined(), rows.labels, strict=True):
         labels_of[text].add(row_label)
     if repeats := len(rows) - len(labels_of):
-        notes.append(f"{repeats} evaluation rows repeat the text of another.")
-    if torn := sum(len(labels) > 1 for labels in labels_of.values()):
-        notes.append(f"{torn} evaluation texts appear with different labels.")
+        rest = _count(range(repeats), "evaluation row")
+        notes.append(f"{rest} with the same text as another.")
+    if torn := [text for text, labels in labels_of.items() if len(labels) > 1]:
+        notes.append(f"{_count(torn, 'evaluation text')} with different labels.")
     if not label_names and len(set(rows.labels)) == 1:
         notes.append("All evaluation labels are the same number: correlations are 0.")
     return rows
