@@ -58,8 +58,10 @@ def test_as_many_relation_heads_as_both_have_are_equation_7_to_the_last_bit(toy,
 
 
 def test_a_student_of_4_heads_learns_from_a_teacher_of_12(toy, tmp_path):
+    narrow = module_of(toy[0], Preset(3, 20, 40, heads=4))
+    assert narrow.split(12) == 4  # 12 does not divide its width
     module = module_of(toy[0], Preset(3, 24, 48, heads=4))
-    assert module.student.config.num_attention_heads == 4 == module.split(12)
+    assert module.student.config.num_attention_heads == 4 and module.split(12) == 12
     history = train(toy, module, tmp_path)
     first, last = (history.records[i]["losses"] for i in (0, -1))
     assert sum(first.values()) > sum(last.values())

@@ -77,8 +77,8 @@ class IntermediateLoss(nn.Module):
     "attention", "hidden" and "embedding".
 
     `relation_heads` splits queries and keys of both sides into that many heads before they are
-    compared (MiniLMv2). None is equation 7, head by head, where both have the same number of heads,
-    else the student's number of heads.
+    compared (MiniLMv2). None is equation 7, head by head, where both have the same number of heads;
+    else the teacher's number where it divides the student's width, or the student's.
     """
 
     def __init__(
@@ -102,8 +102,9 @@ class IntermediateLoss(nn.Module):
 
     def split(self, teacher_heads: int) -> int | None:
         """Relation heads for a teacher with so many heads; None where heads are compared as they are."""
-        heads = self.student.config.num_attention_heads
-        count = self.relation_heads or heads
+        config = self.student.config
+        heads, fits = config.num_attention_heads, config.hidden_size % teacher_heads == 0
+        count = self.relation_heads or (teacher_heads if fits else heads)
         return None if count == heads == teacher_heads else count
 
     def forward(

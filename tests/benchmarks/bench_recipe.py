@@ -37,11 +37,13 @@ REVIEWS = DistillationConfig("reviews", teacher="reviews-teacher")
 ROWS = {
     "reviews, nano": replace(REVIEWS, student="nano"),
     "reviews, lite": replace(REVIEWS, student="lite"),
+    "reviews, nano, 6 heads": replace(REVIEWS, student="nano", heads=6),
     "reviews, nano, quick": replace(REVIEWS, student="nano", quick=True),
     "reviews, lite, quick": replace(REVIEWS, student="lite", quick=True),
     "review ratings, nano": DistillationConfig("review-ratings", student="nano"),
     "news topics, nano": DistillationConfig(student="nano", text="text", label="topic"),
     "SST-2, nano": DistillationConfig(student="nano", text="sentence", label="label"),
+    "SST-2, lite": DistillationConfig(student="lite", text="sentence", label="label"),
     "RTE, nano": DistillationConfig(
         student="nano", text="sentence1", text_pair="sentence2", label="label"
     ),

@@ -349,7 +349,10 @@ def test_a_student_of_a_shipped_teacher_starts_from_stage_1_and_others_from_svd(
 
     assert default(student="nano") == "general-nano"
     assert default(teacher="reviews-teacher", student="lite") == "general-lite"
-    assert default(student="tinybert4") == "svd"
+    assert default(student="nano", heads=6) == "general-nano-6heads"
+    assert default(student="3x84", heads=12) == "general-nano"
+    assert default(student="nano", heads=4) == default(student="nano", feed_forward=84) == "svd"
+    assert default(student="nano", embedding_size=64) == default(student="tinybert4") == "svd"
     assert default(student="nano", teacher="some/folder") == "svd"
     assert default(student="nano", projection="shared") == "svd"
 

@@ -1,5 +1,7 @@
 """What this project trained and ships in data/checkpoints, by name."""
 
+import json
+
 from tinybert_lite.data import paths
 
 FOLDER = paths.CHECKPOINTS
@@ -20,3 +22,10 @@ def names() -> list[str]:
 def general_names() -> list[str]:
     """Names of the general students that are shipped: `general-lite`."""
     return sorted(f.parent.name for f in FOLDER.glob(f"*/{PROJECTION}"))
+
+
+def student_size(name: str) -> tuple[int, int, int, int | None, int]:
+    """Layers, width, feed-forward width, embedding size (None: the width) and heads of a student."""
+    config = json.loads((FOLDER / name / "config.json").read_text(encoding="utf-8"))
+    sizes = config["num_hidden_layers"], config["hidden_size"], config["intermediate_size"]
+    return *sizes, config.get("embedding_size"), config["num_attention_heads"]

@@ -147,7 +147,8 @@ class DistillationConfig:
     relation_heads: int | None = option(
         None,
         "compare attention on this many relation heads, as MiniLMv2 does (default: as many as "
-        "the student's heads; equation 7 if the teacher has as many)",
+        "the teacher's heads if that divides the student's width, else the student's heads; "
+        "equation 7 if both models have as many)",
         phases=STUDENT_PHASES,
         group="models",
         metavar="R",
@@ -307,13 +308,6 @@ def value_type(f: dataclasses.Field) -> type:
 def settings_of(config: DistillationConfig, phases: Iterable[str]) -> dict[str, Any]:
     """The settings that matter to these phases, as config.json keeps them."""
     return {f.name: getattr(config, f.name) for f in options(DistillationConfig, phases)}
-
-
-def general_student(config: DistillationConfig) -> str | None:
-    """The general student to start from, as a folder or a shipped name; None for random or SVD."""
-    if config.init in (None, "random", "svd"):
-        return None
-    return f"general-{config.student}" if config.init == "general" else config.init
 
 
 def recombined_count(config: DistillationConfig, training_texts: int) -> int:

@@ -29,15 +29,19 @@ from tinybert_lite.pipeline.config import (
     RECOMBINED_RECIPE,
     DistillationConfig,
     RuntimeConfig,
-    general_student,
     settings_of,
 )
 from tinybert_lite.pipeline.run_folder import FinishedPhases, run_folder, save_model
 from tinybert_lite.pipeline.task_data import TaskData
 from tinybert_lite.pipeline.teacher_outputs import TeacherOutputs
-from tinybert_lite.pipeline.validation import preset_of, validate, validate_student
+from tinybert_lite.pipeline.validation import (
+    general_student,
+    preset_of,
+    shipped_general,
+    validate,
+    validate_student,
+)
 from tinybert_lite.students import (
-    PRESETS,
     Projection,
     build_student,
     init_from_general,
@@ -411,11 +415,9 @@ def training_config(
 
 def default_init(config: DistillationConfig) -> str:
     """Initial weights where --init is not given: stage 1 where its result is shipped, else SVD."""
-    shipped = f"general-{config.student}" in catalog.general_names()
-    shipped = shipped and preset_of(config) == PRESETS[config.student]
     own_teacher = config.teacher == "minilm" or config.teacher in catalog.names()
     paper = config.projection == "paper"  # the form of the shipped projections
-    return f"general-{config.student}" if shipped and own_teacher and paper else "svd"
+    return (own_teacher and paper and shipped_general(config)) or "svd"
 
 
 def given_teacher(name: str, task: tasks.Task) -> PreTrainedModel:

@@ -16,7 +16,6 @@ from tinybert_lite.pipeline.config import (
     DistillationConfig,
     RuntimeConfig,
     flag,
-    general_student,
     options,
 )
 from tinybert_lite.students import (
@@ -139,7 +138,7 @@ def _check_init(config: DistillationConfig) -> None:
         return
     if config.init == "general":
         raise UserError(
-            f"No general student of size {config.student} is shipped"
+            "No general student of this size is shipped"
             + (f" (there are {', '.join(shipped)})" if shipped else "")
             + "; make one with the command general and give its model folder as --init."
         )
@@ -149,6 +148,23 @@ def _check_init(config: DistillationConfig) -> None:
             + "".join(f", {name}" for name in shipped)
             + ", or a model folder written by the command general."
         )
+
+
+def general_student(config: DistillationConfig) -> str | None:
+    """The general student to start from, as a folder or a shipped name; None for random or SVD."""
+    if config.init in (None, "random", "svd"):
+        return None
+    return shipped_general(config) or "general" if config.init == "general" else config.init
+
+
+def shipped_general(config: DistillationConfig) -> str | None:
+    """The shipped general student of the configured size, of the teacher's heads if none are given."""
+    preset = preset_of(config)
+    wanted = preset.layers, preset.width, preset.feed_forward, preset.embedding_size
+    fits = [name for name in catalog.general_names() if catalog.student_size(name)[:4] == wanted]
+    if preset.heads is None:  # the shipped students learned from a teacher of 12
+        return next((name for name in fits if catalog.student_size(name)[4] == 12), None)
+    return next((name for name in fits if catalog.student_size(name)[4] == preset.heads), None)
 
 
 def preset_of(config: DistillationConfig) -> Preset:
