@@ -4,7 +4,9 @@
 
 One text of 128 tokens, and 32 of them; torch, ONNX Runtime in float32 and in int8, each with its
 default thread settings. All models of a runtime take turns in one run, and a speed-up compares
-medians within one runtime. Results go to data/results/latency.json; `--table` prints them.
+medians within one runtime. In ONNX Runtime only one session exists at a time: the threads of
+another would go on waiting busily and take half of two cores. "nano, 6 heads" is `--student nano
+--heads 6`, with untrained weights. Results go to data/results/latency.json; `--table` prints them.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import numpy as np
 import psutil
 import torch
 
+from tinybert_lite import students
 from tinybert_lite.data import paths
 from tinybert_lite.data.atomic_files import write_json
 from tinybert_lite.deploy import onnx_export
@@ -24,48 +27,73 @@ from tinybert_lite.models import inference, loading, sizes
 
 RESULT = paths.ROOT / "data" / "results" / "latency.json"
 MODELS = {"teacher": "reviews-teacher", "lite": "reviews-lite", "nano": "reviews-nano"}
-SHAPES = ((1, 128), (32, 128))
+STUDENTS = ("lite", "nano", "nano, 6 heads")
+SHAPES, ROUNDS = ((1, 128), (32, 128)), 3
+
+
+def load() -> tuple[dict, object]:
+    """The models by name, and their tokenizer."""
+    models = {name: loading.load_classifier(folder)[0] for name, folder in MODELS.items()}
+    six = students.student_preset("nano", heads=6)
+    models["nano, 6 heads"] = students.build_student(models["teacher"].config, six)
+    return models, loading.load_classifier(MODELS["teacher"])[1]
 
 
 def measure(threads: int, repeats: int) -> dict:
     """Medians in milliseconds by runtime, shape and model."""
     torch.set_num_threads(threads)
-    loaded = {name: loading.load_classifier(folder) for name, folder in MODELS.items()}
-    models = {name: model for name, (model, _) in loaded.items()}
+    models, tokenizer = load()
+    times: dict = {"torch": {}, "onnx": {}, "onnx int8": {}}
+    for batch, tokens in SHAPES:
+        found = inference.latencies(models, batch, tokens, passes(batch, repeats))
+        times["torch"][f"{batch} x {tokens}"] = found
     with tempfile.TemporaryDirectory() as folder:
-        exported: dict[str, dict] = {"torch": models, "onnx": {}, "onnx int8": {}}
-        for name, (model, tokenizer) in loaded.items():
-            files = Path(folder, f"{name}.onnx"), Path(folder, f"{name}-int8.onnx")
+        for name, model in models.items():
+            files = Path(folder, f"onnx-{name}"), Path(folder, f"onnx int8-{name}")
             onnx_export.to_onnx(model, files[0], onnx_export.input_names(tokenizer))
             onnx_export.to_int8(*files)
-            for runtime, file in zip(("onnx", "onnx int8"), files, strict=True):
-                classifier = onnx_export.OnnxClassifier(file, threads, spinning=True)
-                classifier.config = model.config  # type: ignore[attr-defined]  # for the vocabulary
-                exported[runtime][name] = classifier
-        return {
-            runtime: {
-                f"{batch} x {tokens}": {
-                    name: round(float(np.median(times)), 3)
-                    for name, times in inference.latencies(
-                        side, batch, tokens, repeats if batch == 1 else max(5, repeats // 5)
-                    ).items()
-                }
-                for batch, tokens in SHAPES
-            }
-            for runtime, side in exported.items()
+        for runtime in ("onnx", "onnx int8"):
+            times[runtime] = in_turns(models, Path(folder), runtime, threads, repeats)
+    return {
+        runtime: {
+            shape: {name: round(float(np.median(each)), 3) for name, each in found.items()}
+            for shape, found in shapes.items()
         }
+        for runtime, shapes in times.items()
+    }
+
+
+def in_turns(models: dict, folder: Path, runtime: str, threads: int, repeats: int) -> dict:
+    """Milliseconds of each pass by shape and model, a session for each turn of a model."""
+    times: dict = {f"{batch} x {tokens}": {n: [] for n in models} for batch, tokens in SHAPES}
+    for _ in range(ROUNDS):
+        for name, model in models.items():
+            classifier = onnx_export.OnnxClassifier(
+                folder / f"{runtime}-{name}", threads, spinning=True
+            )
+            classifier.config = model.config  # type: ignore[attr-defined]  # for the vocabulary
+            for batch, tokens in SHAPES:
+                count = -(-passes(batch, repeats) // ROUNDS)
+                found = inference.latencies({name: classifier}, batch, tokens, count)
+                times[f"{batch} x {tokens}"][name] += found[name].tolist()
+            del classifier
+    return times
+
+
+def passes(batch: int, repeats: int) -> int:
+    """Fewer of the large batches."""
+    return repeats if batch == 1 else max(5, repeats // 5)
 
 
 def summary(results: dict) -> str:
     """A Markdown table: milliseconds, and how many times faster than the teacher."""
-    lines = ["| runtime | batch × tokens | teacher | lite | nano |", "|---|---|---|---|---|"]
+    lines = [f"| runtime | batch × tokens | teacher | {' | '.join(STUDENTS)} |", "|---" * 6 + "|"]
     for runtime, shapes in results["latency_ms"].items():
         for shape, times in shapes.items():
-            students = [
-                f"{times[name]:.1f} ({times['teacher'] / times[name]:.1f} ×)"
-                for name in ("lite", "nano")
+            faster = [
+                f"{times[name]:.1f} ({times['teacher'] / times[name]:.1f} ×)" for name in STUDENTS
             ]
-            cells = [runtime, shape.replace("x", "×"), f"{times['teacher']:.1f}", *students]
+            cells = [runtime, shape.replace("x", "×"), f"{times['teacher']:.1f}", *faster]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -78,16 +106,13 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="print what is on file, run nothing")
     options = parser.parse_args()
     if not options.table:
-        load = psutil.getloadavg()[0]
+        before = psutil.getloadavg()[0]
         results = {
             "command": f"python -m tests.benchmarks.bench_latency --threads {options.threads}",
             "latency_ms": measure(options.threads, options.repeats),
-            "parameters": {
-                name: sizes.parameters(loading.load_classifier(folder)[0])
-                for name, folder in MODELS.items()
-            },
+            "parameters": {name: sizes.parameters(model) for name, model in load()[0].items()},
             "repeats": options.repeats,
-            "load_average_before": round(load, 1),
+            "load_average_before": round(before, 1),
             "environment": onnx_export.environment(),
             "date": time.strftime("%Y-%m-%d"),
         }

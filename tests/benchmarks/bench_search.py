@@ -417,7 +417,7 @@ def summary(results: dict) -> str:
     return "\n".join(line for _, line in sorted(lines))
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
@@ -429,7 +429,11 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="a rehearsal: few texts, two steps")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = build_parser().parse_args()
     if not options.table:
         search(options)
         merge_runs(options.out, {"environment": evaluation.environment()}, ROWS)

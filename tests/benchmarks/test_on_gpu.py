@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from tests.benchmarks import bench_reviews
+from tests.benchmarks import bench_search
 from tinybert_lite import cli
 from tinybert_lite.benchmark.config import BenchmarkConfig
 from tinybert_lite.data import assets
 from tinybert_lite.pipeline.config import DistillationConfig
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a script of a Unix shell")
-PARTS = ("correct", "speed", "sst2", "reviews", "general")
+PARTS = ("correct", "search", "students", "speed", "sst2")
 
 
 @pytest.fixture
@@ -52,9 +52,9 @@ def test_every_command_of_the_script_is_one_that_the_package_knows(recorded, par
             cli.config_of(DistillationConfig, options)
             if options.command == "bench":
                 cli.config_of(BenchmarkConfig, options).check()
-        elif "bench_reviews.py" in command[0]:
-            rows = command[command.index("--rows") + 1 :]
-            assert set(rows) <= set(bench_reviews.ROWS)
+        elif command[:2] == ["-m", "tests.benchmarks.bench_search"]:
+            options = bench_search.build_parser().parse_args(command[2:])
+            assert set(options.rows) <= set(bench_search.ROWS)
 
 
 @pytest.mark.slow

@@ -138,7 +138,9 @@ def _check_init(config: DistillationConfig) -> None:
         return
     if config.init == "general":
         raise UserError(
-            "No general student of this size is shipped"
+            f"No general student of size {config.student}"
+            + (f" with {config.heads} heads" if config.heads else "")
+            + " is shipped"
             + (f" (there are {', '.join(shipped)})" if shipped else "")
             + "; make one with the command general and give its model folder as --init."
         )
