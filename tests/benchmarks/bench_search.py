@@ -30,11 +30,13 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
+from tests.benchmarks.bench_recipe import read, unpacked
 from tests.benchmarks.bench_reviews import bits
 from tests.benchmarks.results import merge_runs
 from tinybert_lite import distillation, students, teacher_cache
 from tinybert_lite.augmentation import recombine
 from tinybert_lite.data import corpus, paths, tasks
+from tinybert_lite.data.statistics import paired_comparison
 from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
 from tinybert_lite.mapping import layer_mapping
 from tinybert_lite.models import inference, loading, sizes
@@ -417,6 +419,22 @@ def summary(results: dict) -> str:
     return "\n".join(line for _, line in sorted(lines))
 
 
+def paired() -> str:
+    """The chosen student with 6 heads against nano with 12 and against the teacher, on test."""
+    chosen = read(RESULT)["runs"]["nano, 6 heads, full"]
+    twelve = read(RESULT.with_name("recombination.json"))["runs"]["nano, 300,000 recombined texts"]
+    n = read(RESULT.with_name("reviews.json"))["test_texts"]
+    teacher = read(RESULT.with_name("recipe.json"))["runs"]["reviews, nano"]["0"]["teacher_right"]
+    six, other = (
+        np.stack([unpacked(side[str(seed)]["right"], n) for seed in range(5)])
+        for side in (chosen, twelve)
+    )
+    return (
+        f"6 heads minus 12: {paired_comparison(six, other)}\n"
+        f"6 heads minus the teacher: {paired_comparison(six, np.stack([unpacked(teacher, n)] * 5))}"
+    )
+
+
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rows", nargs="*", choices=ROWS, default=list(ROWS), metavar="ROW")
@@ -437,7 +455,9 @@ def main() -> None:
     if not options.table:
         search(options)
         merge_runs(options.out, {"environment": evaluation.environment()}, ROWS)
-    print(summary(json.loads(options.out.read_text("utf-8"))))
+    print(summary(read(options.out)))
+    if options.table and options.out == RESULT:
+        print(paired())
 
 
 if __name__ == "__main__":

@@ -140,11 +140,11 @@ def measure_training(
 
         with tempfile.TemporaryDirectory() as folder:
             seconds = setup.timed(lambda: optimized.train(model, how, Path(folder), mark))
-        if not setup.cuda:
-            return seconds
         per_epoch = math.ceil(len(data) / size)
-        first, began = next(known for known in marks if known[0] >= per_epoch)
-        last, ended = marks[-1]
+        second = [mark for mark in marks if mark[0] >= per_epoch]
+        if not setup.cuda or len(second) < 2:
+            return seconds / how.epochs
+        (first, began), (last, ended) = second[0], second[-1]
         return (ended - began) / (last - first) * per_epoch
 
     for name, size in sizes.items():
