@@ -201,6 +201,9 @@ def for_teachers(
 ) -> dict[str, str | bytes]:
     """TEACHING.md as a page, the slides, and the handout."""
     text = (HERE / "TEACHING.md").read_text(encoding="utf-8")
+    for title in re.findall(r"^#+ (.+)$", text, re.MULTILINE):  # nbconvert's anchors keep capitals
+        anchor = title.replace(" ", "-")
+        text = text.replace(f"](#{anchor.lower()})", f"](#{anchor})")
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
     nav = Environment(loader=FileSystemLoader(PARTS), autoescape=True).get_template("nav.html.j2")
     page = rendered(book, pages, "en").replace("<!--TOP-->", nav.render(links=[]))
