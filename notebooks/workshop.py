@@ -272,10 +272,10 @@ class Renderer(IPythonRenderer):
         )
 
     def _relinked(self, text: str) -> str:
-        def mended(match):
+        def rewritten(match):
             return f"{match[1]}{page_of(match[2], self.pages) or '#'}{match[3]}"
 
-        return re.sub(r"(<a\b[^>]*?\shref=[\"'])([^\"']*)([\"'])", mended, text, flags=re.I)
+        return re.sub(r"(<a\b[^>]*?\shref=[\"'])([^\"']*)([\"'])", rewritten, text, flags=re.I)
 
 
 def page_of(url: str, pages: set[str]) -> str | None:

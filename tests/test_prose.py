@@ -48,13 +48,14 @@ def tracked() -> list[Path]:
 
 
 def prose_of(file: Path) -> str:
-    """What people read: all of a text file; cells of a notebook; comments and strings of Python."""
+    """What people read: all of a text file; cells of a notebook; names, comments and strings of Python."""
     text = file.read_text(encoding="utf-8")
     if file.suffix == ".ipynb":
         return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
     if file.suffix != ".py":
         return text
     kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)}
+    kinds.add(tokenize.NAME)  # names are read as well
     tokens = tokenize.generate_tokens(io.StringIO(text).readline)
     return "\n".join(token.string for token in tokens if token.type in kinds)
 

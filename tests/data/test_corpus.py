@@ -18,10 +18,10 @@ def test_one_column_of_an_orange_file_is_read_below_its_three_header_rows(tmp_pa
 
 def test_glued_words_are_split_only_where_both_halves_stand_side_by_side_elsewhere():
     seen = ["it is my neck and at you again"] * 20 + ["the bed room and the under ground"] * 20
-    mended = corpus.split_glued(
+    repaired = corpus.split_glued(
         [*seen, "tied around myneck", "look Atyou", "an undertone", "myand"]
     )
-    assert mended[-4:] == ["tied around my neck", "look At you", "an undertone", "myand"]
+    assert repaired[-4:] == ["tied around my neck", "look At you", "an undertone", "myand"]
 
 
 def test_words_that_are_often_written_as_one_stay_one():

@@ -81,10 +81,10 @@ def test_from_the_kept_weights_training_goes_on_to_what_it_would_have_been(tmp_p
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     with pytest.raises(LossNotFinite):
         train(tmp_path / "a", Toy(45))
-    mended, whole = Toy(), Toy()
-    train(tmp_path / "a", mended)
+    resumed, whole = Toy(), Toy()
+    train(tmp_path / "a", resumed)
     train(tmp_path / "b", whole)
-    assert mended.asked < whole.asked and torch.equal(mended.line.weight, whole.line.weight)
+    assert resumed.asked < whole.asked and torch.equal(resumed.line.weight, whole.line.weight)
 
 
 class InfiniteGradient(torch.autograd.Function):
