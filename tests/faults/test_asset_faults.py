@@ -360,10 +360,10 @@ def test_a_process_that_never_ends_its_fetch_is_said(made_up, root, monkeypatch)
     made_up.cache.mkdir()
     ready = made_up.cache / "ready"
     body = (
-        f"import time; held = assets._locked('letters'); held.__enter__()\n"
-        f"pathlib.Path({str(ready)!r}).touch(); time.sleep(60)"
+        f"import sys; held = assets._locked('letters'); held.__enter__()\n"
+        f"pathlib.Path({str(ready)!r}).touch(); sys.stdin.read()"  # until it is killed
     )
-    holder = subprocess.Popen(script(made_up, body), cwd=root)
+    holder = subprocess.Popen(script(made_up, body), cwd=root, stdin=subprocess.PIPE)
     try:
         while not ready.exists():
             assert holder.poll() is None
