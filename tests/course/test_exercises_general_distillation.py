@@ -58,13 +58,8 @@ def without_zero_grad(student, projection, teacher, mapping, x, optimizer):
 
 
 @wrong(check_training_step, "gradients were not clipped")
-def unclipped(student, projection, teacher, mapping, x, optimizer):
-    teacher.eval()
-    loss = sum(sum_of(student, projection, teacher, mapping, x))
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+def unclipped(*arguments):
+    return clipped([], *arguments)
 
 
 @wrong(check_training_step, "gradients were not clipped")
@@ -74,27 +69,26 @@ def clipped_too_late(student, projection, teacher, mapping, x, optimizer):
     return loss
 
 
-@wrong(check_training_step, "projection was left out of the clipping")
-def half_clipped(student, projection, teacher, mapping, x, optimizer):
+def clipped(modules, student, projection, teacher, mapping, x, optimizer):
+    """A step that clips the gradients of each of these modules on its own."""
     teacher.eval()
     loss = sum(sum_of(student, projection, teacher, mapping, x))
     optimizer.zero_grad()
     loss.backward()
-    clip_grad_norm_(student.parameters(), 1.0)
+    for module in modules:
+        clip_grad_norm_(module.parameters(), 1.0)
     optimizer.step()
     return loss.item()
+
+
+@wrong(check_training_step, "projection was left out of the clipping")
+def half_clipped(student, *rest):
+    return clipped([student], student, *rest)
 
 
 @wrong(check_training_step, "student and projection were clipped separately")
-def clipped_apart(student, projection, teacher, mapping, x, optimizer):
-    teacher.eval()
-    loss = sum(sum_of(student, projection, teacher, mapping, x))
-    optimizer.zero_grad()
-    loss.backward()
-    clip_grad_norm_(student.parameters(), 1.0)
-    clip_grad_norm_(projection.parameters(), 1.0)
-    optimizer.step()
-    return loss.item()
+def clipped_apart(student, projection, *rest):
+    return clipped([student, projection], student, projection, *rest)
 
 
 @wrong(check_training_step, "teacher was in training mode")
