@@ -163,10 +163,11 @@ def shipped_general(config: DistillationConfig) -> str | None:
     """The shipped general student of the configured size, of the teacher's heads if none are given."""
     preset = preset_of(config)
     wanted = preset.layers, preset.width, preset.feed_forward, preset.embedding_size
-    fits = [name for name in catalog.general_names() if catalog.student_size(name)[:4] == wanted]
-    if preset.heads is None:  # the shipped students learned from a teacher of 12
-        return next((name for name in fits if catalog.student_size(name)[4] == 12), None)
-    return next((name for name in fits if catalog.student_size(name)[4] == preset.heads), None)
+    heads = preset.heads or 12  # of the teacher that the shipped students learned from
+    fits = (
+        name for name in catalog.general_names() if catalog.student_size(name) == (*wanted, heads)
+    )
+    return next(fits, None)
 
 
 def preset_of(config: DistillationConfig) -> Preset:
