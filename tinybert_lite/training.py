@@ -102,10 +102,10 @@ def fit(
     The batch is what `tensors(rows)` gives for its rows, or without it the rows themselves; with it
     one GPU replays a step as a CUDA graph, so everything that the loss reads must be in these
     tensors or stay where it is. `lengths` (tokens of each text) group the batches, unless
-    `batches(epoch)` gives them. `score()` is computed after each epoch, larger is better, and the best weights are kept;
-    without it the last ones are. `folder` takes `<name>.safetensors` and `log.jsonl`.
-    `on_step(step, losses)` is called every `LOG_EVERY` steps. Raises
-    LossNotFinite, naming the step and rows; the checkpoint keeps the last good weights.
+    `batches(epoch)` gives them. `score()` is computed after each epoch, larger is better, and the
+    best weights are kept; without it the last ones are. `folder` takes `<name>.safetensors` and
+    `log.jsonl`. `on_step(step, losses)` is called every `LOG_EVERY` steps. Raises LossNotFinite,
+    naming the step and rows; the checkpoint keeps the last good weights.
     """
     run = _Run(name, module, settings, folder, accelerator, score)
     if batches is None:
