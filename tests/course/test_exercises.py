@@ -571,9 +571,12 @@ def test_each_unfair_option_of_a_design_gets_its_own_hint(line, option, says):
     assert line in result.mistake.lower()
 
 
-def test_a_design_with_a_line_left_open_counts_as_not_tried():
-    assert not exercises.check_design(FAIR | {"rate": ...}).tried
-    assert not exercises.check_design({"metric": "c"}).tried
+def test_a_design_without_a_choice_is_not_tried_and_one_with_a_line_left_open_is_told_which():
+    assert not exercises.check_design(dict.fromkeys(FAIR, ...)).tried
+    assert not exercises.check_design({}).tried
+    assert_told(exercises.check_design(FAIR | {"rate": ...}), "rate: nothing chosen")
+    assert_told(exercises.check_design({"metric": "c"}), "nothing chosen")
+    assert_told(exercises.check_design(FAIR | {"seed": "b"}), "no line 'seed'")
     assert_told(exercises.check_design("cbba"), "not a dict")
 
 

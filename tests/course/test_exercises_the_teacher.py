@@ -141,6 +141,21 @@ def words_and_positions(v, p, n, d, f):
     return (v + p) * d, true_sizes(v, p, n, d, f)[1]
 
 
+@wrong("check_sizes", "in millions")
+def in_millions(*sizes_of):
+    return tuple(x / 1e6 for x in true_sizes(*sizes_of))
+
+
+@wrong("check_flops", "in millions")
+def million_flops(*sizes_of):
+    return flops(*sizes_of) / 1e6
+
+
+@wrong("check_flops", "in billions")
+def billion_flops(*sizes_of):
+    return round(flops(*sizes_of) / 1e9, 4)
+
+
 @wrong("check_sizes", "only the words")
 def words(v, p, n, d, f):
     return v * d, true_sizes(v, p, n, d, f)[1]

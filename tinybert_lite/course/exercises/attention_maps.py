@@ -47,10 +47,17 @@ def check_gram_loss(candidate: Callable | None) -> Result:
 
 def check_design(answer: Mapping[str, str] | None) -> Result:
     """Check the design of a comparison of relation heads: an option "a", "b" or "c" for each line."""
-    if not isinstance(answer, Mapping) or any(answer.get(line, ...) is ... for line in DESIGN):
-        if answer is None or answer is ... or isinstance(answer, Mapping):
-            return NOT_TRIED
+    if answer is None or answer is ...:
+        return NOT_TRIED
+    if not isinstance(answer, Mapping):
         return wrong("not a dict", f"Give a dict with {', '.join(DESIGN)}.")
+    if unknown := [line for line in answer if line not in DESIGN]:
+        return wrong(f"no line {unknown[0]!r}", f"The lines are {', '.join(DESIGN)}.")
+    undecided = [line for line in DESIGN if answer.get(line, ...) is ...]
+    if len(undecided) == len(DESIGN):
+        return NOT_TRIED
+    if undecided:
+        return wrong(f"{undecided[0]}: nothing chosen", "Choose one option on each line.")
     for line, problems in DESIGN.items():
         option = str(answer[line]).strip().lower()
         if option not in "abc" or len(option) != 1:

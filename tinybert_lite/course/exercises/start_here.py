@@ -29,11 +29,17 @@ def check_retained(candidate: Callable | None) -> Result:
     mistakes = {
         0.84 / 0.86: (
             "the majority is left out",
-            "Guessing alone already scores 0.50: take it off.",
+            "Guessing alone already scores 0.50: subtract it.",
         ),
-        (0.84 - 0.50) / 0.86: ("taken off one side only", "Take the majority off the teacher too."),
-        0.84 / (0.86 - 0.50): ("taken off one side only", "Take the majority off the student too."),
-        1 / right: ("upside down", "The student's part goes above the line."),
+        (0.84 - 0.50) / 0.86: (
+            "subtracted on one side only",
+            "Subtract the majority from the teacher too.",
+        ),
+        0.84 / (0.86 - 0.50): (
+            "subtracted on one side only",
+            "Subtract the majority from the student too.",
+        ),
+        1 / right: ("upside down", "The student's gain is the numerator."),
         0.86 - 0.84: ("a difference", "The question asks for a share: divide."),
     }
     return _known(answer, mistakes, f"For {case} it should be {right:.4f}, yours is {answer:.4f}.")
@@ -53,7 +59,10 @@ def check_only_one_right(candidate: Callable | None) -> Result:
     if len(answer) != 2:
         return wrong("not two numbers", "Return both counts: first of a, then of b.")
     if answer == (2, 1):
-        return Result(True, hint="Three sentences decide; the other four say nothing.")
+        return Result(
+            True,
+            hint="These three sentences decide; on the other four both are right or both wrong.",
+        )
     mistakes = {
         (1, 2): ("the other way round", "First the texts that only a gets right, then only b."),
         (5, 4): ("all right answers", "Leave out the texts that both get right: & ~right_b."),
@@ -75,11 +84,11 @@ def check_disagreement(sentence: str | None, classify: Callable[[str], tuple[str
     if not isinstance(sentence, str):
         return wrong("not a sentence", "Give a text in quotes.")
     if len(sentence.split()) < 3:
-        return wrong("too short", "A sentence of three words or more says something about reading.")
+        return wrong("too short", "Give a sentence of three words or more.")
     teacher, student = classify(sentence)
     if teacher == student:
         return wrong(
-            f"both say {teacher}",
+            f"both predict {teacher}",
             "Try praise of one part and criticism of another, irony, or a negation.",
         )
     return Result(

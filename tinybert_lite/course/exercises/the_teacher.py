@@ -68,6 +68,8 @@ def check_sizes(candidate: Callable | None) -> Result:
     if got == truths:
         share = truths[0][0] / sum(truths[0])
         return Result(True, hint=f"In the student `lite` {share:.0%} of them are embeddings.")
+    if _near([g[0] * 1e6 for g in got], [t[0] for t in truths], 0.01):
+        return wrong("in millions", "Return the numbers themselves, not millions.")
     if got == [truth[::-1] for truth in truths]:
         return wrong("the wrong way round", "The embeddings come first.")
     for part, mistakes in enumerate((EMBEDDING_MISTAKES, LAYER_MISTAKES)):
@@ -101,6 +103,9 @@ def check_flops(candidate: Callable | None) -> Result:
             True,
             hint=f"`lite` needs {answers[0] / 1e6:,.0f} million for 128 tokens, as the paper counts.",
         )
+    for scale, name in ((1e6, "millions"), (1e9, "billions")):
+        if _near([a * scale for a in answers], [_flops(*case) for case in cases], 0.01):
+            return wrong(f"in {name}", f"Return the number itself, not {name}.")
     for mistake in FLOPS_MISTAKES:
         if _near(answers, [mistake.answer(*case) for case in cases]):
             return wrong(mistake.name, mistake.hint)
@@ -112,7 +117,7 @@ def check_flops(candidate: Callable | None) -> Result:
 
 
 def check_repeated_head(candidate: Callable | None) -> Result:
-    """Check `candidate(attention, ids)`, which finds the head that looks most at repetitions.
+    """Check `candidate(attention, ids)`, which finds the head that attends most to repetitions.
 
     attention (layers, heads, l, l): probabilities, queries down and keys across; ids (l,): the
     tokens. The answer is (layer, head), both counted from 1, of the head with the largest share of
@@ -380,8 +385,8 @@ def _flops(l: int, n: int, d: int, f: int) -> int:
     return 2 * n * (l * (4 * d * d + 2 * d * f) + 2 * l * l * d)
 
 
-def _near(answers: list, truths: list) -> bool:
-    return all(abs(a - t) <= 1e-6 * t for a, t in zip(answers, truths))
+def _near(answers: list, truths: list, share: float = 1e-6) -> bool:
+    return all(abs(a - t) <= share * t for a, t in zip(answers, truths))
 
 
 WORDS = 30522
@@ -506,7 +511,7 @@ def _moved(layer: int, head: int) -> Callable[..., tuple[int, int]]:
 REPEATED_MISTAKES = [
     Mistake(
         "the token itself counted",
-        "Each token equals itself: leave the main diagonal out, or the head that looks at the "
+        "Each token equals itself: leave the main diagonal out, or the head that attends to the "
         "token itself wins.",
         lambda maps, ids: _place(_share(maps, (ids[:, None] == ids).float())),
     ),
@@ -521,12 +526,12 @@ REPEATED_MISTAKES = [
         lambda maps, ids: _place(_share(maps, _twins(ids).triu())),
     ),
     Mistake(
-        "the head that looks at the previous token",
+        "the head that attends to the previous token",
         "The entries to sum depend on the ids, not on the distance between two tokens.",
         lambda maps, ids: _place(maps.diagonal(-1, -2, -1).mean(-1)),
     ),
     Mistake(
-        "the head that looks at the first token",
+        "the head that attends to the first token",
         "Column 0 is [CLS], which occurs once: it has no repetition.",
         lambda maps, ids: _place(maps[..., 0].mean(-1)),
     ),
