@@ -379,7 +379,7 @@ def test_unknown_tokens_are_noted_and_from_5_percent_on_with_advice(unknown, tok
     ("lengths", "said"),
     [
         ([10] * 40, ""),
-        ([10] * 39 + [40], "1 of 40 training texts are longer than 20 tokens"),
+        ([10] * 39 + [40], "Cut after 20 tokens: 1 of 40 training texts"),
         ([10] * 20 + [60] * 20, "20 of 40 .* 57.1% of all tokens are lost; --max-length 60 would"),
         ([40] * 40, "40 of 40 .* 50.0% of all tokens are lost; --max-length 40 would leave 95 %"),
         (
@@ -399,7 +399,7 @@ def test_cut_texts_are_counted_with_the_length_that_would_keep_95_percent(length
 def test_pairs_are_counted_together(tokenizer):
     texts = ["known " * 30] * 4
     notes = tokenizer_notes(tokenizer, texts, texts, 50, 512)
-    assert "4 of 4 training texts are longer than 50 tokens" in notes[0]
+    assert "Cut after 50 tokens: 4 of 4 training texts" in notes[0]
 
 
 def test_a_short_name_never_has_a_folder(tmp_path):

@@ -141,8 +141,8 @@ def tokenizer_notes(
             more = f", --max-length {most} would lose fewer" if most > max_length else ""
             hint = f"; 95 % of the texts have {enough} or fewer, the teacher takes {most}{more}"
         notes.append(
-            f"{cut:,} of {len(lengths):,} training texts are longer than {max_length} tokens and are "
-            f"cut there: {lost:.1%} of all tokens are lost{hint if enough > max_length else ''}."
+            f"Cut after {max_length} tokens: {cut:,} of {len(lengths):,} training texts; {lost:.1%} of "
+            f"all tokens are lost{hint if enough > max_length else ''}."
         )
     return notes
 
