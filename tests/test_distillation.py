@@ -6,7 +6,8 @@ import torch
 from accelerate import Accelerator
 
 from tests.toys import toy_teacher
-from tinybert_lite import UserError
+from tinybert_lite import UserError, teacher_cache
+from tinybert_lite.data import tokenized
 from tinybert_lite.data.tokenized import tokenize
 from tinybert_lite.distillation import IntermediateLoss, distill_intermediate
 from tinybert_lite.models.loading import load_classifier
@@ -37,6 +38,23 @@ def losses_of(toy, module, texts=TEXTS, what="auto"):
     cache, rows = TeacherCache(teacher, data, MAPPING, what), np.arange(len(texts))
     inputs = data.batch(rows)
     return module.eval()(inputs, *cache(rows, inputs))
+
+
+@pytest.mark.parametrize("keep", [0, 2**30])
+def test_padding_as_on_a_gpu_changes_no_loss(toy, keep, monkeypatch):
+    teacher, tokenizer = toy
+    data = tokenize(tokenizer, TEXTS)
+    module, found = module_of(teacher, Preset(3, 24, 48)).eval(), []
+    for multiple in (1, 8):
+        monkeypatch.setattr(tokenized, "padded_to", lambda device, to=multiple: to)
+        monkeypatch.setattr(teacher_cache, "padded_to", lambda device, to=multiple: to)
+        cache, rows = TeacherCache(teacher, data, MAPPING, "qk", keep), np.array([0, 2, 3])
+        inputs = data.batch(rows)
+        found.append((inputs["input_ids"].shape[1], module(inputs, *cache(rows, inputs))))
+    (tokens, plain), (more, padded) = found
+    assert tokens < more == 8
+    for name, loss in plain.items():
+        assert padded[name].item() == pytest.approx(loss.item(), rel=1e-5), name
 
 
 def train(toy, module, folder, epochs=20.0):

@@ -11,6 +11,7 @@ from tinybert_lite.data.tokenized import (
     TokenizedDataset,
     length_grouped_batches,
     length_sorted_batches,
+    padded_to,
     tokenize,
 )
 
@@ -83,6 +84,16 @@ def test_positions_point_at_the_tokens_of_the_rows():
     assert real.tolist() == [[True] * 3, [True, True, False]]
     assert at[real].tolist() == [7, 8, 9, 0, 1]
     assert at.min() >= 0 and at.max() < len(data.tokens)  # padding points somewhere that exists
+
+
+def test_positions_are_padded_to_a_multiple_but_never_beyond_the_longest_text():
+    data = encoded([2, 11, 4, 9])
+    for rows, l in (([0], 8), ([0, 2], 8), ([3], 11), ([1, 0], 11)):
+        at, real = data.positions(rows, 8)
+        plain, tokens = data.positions(rows)
+        assert real.shape == (len(rows), l) and real.sum() == tokens.sum()
+        assert np.array_equal(at[real], plain[tokens])
+    assert (padded_to("cpu"), padded_to("cuda:0")) == (1, 8)
 
 
 def test_reading_by_length_has_every_text_once_and_grows():
