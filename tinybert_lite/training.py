@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -80,6 +81,37 @@ Losses = Mapping[str, Tensor | MeanLoss]
 
 class LossNotFinite(UserError):
     """The loss became NaN or infinite."""
+
+
+def make_accelerator(cpu: bool = False, bf16: bool = False) -> Accelerator:
+    """An accelerator for `fit`: on a GPU, where there is one, or with `cpu` always on the CPU.
+
+    A GPU computes in bfloat16 (autocast, weights in float32), a CPU in float32, or with `bf16` in
+    bfloat16 too; `check_bf16` tells whether that is of use.
+    """
+    gpu = torch.cuda.is_available() and not cpu
+    precision = "bf16" if gpu or bf16 else "no"
+    state = AcceleratorState._shared_state  # of the process, and otherwise fixed by its first run
+    if state.get("_mixed_precision", precision) != precision:
+        AcceleratorState._reset_state()
+    return Accelerator(cpu=cpu, mixed_precision=precision)
+
+
+def check_bf16(cpu: bool = False) -> None:
+    """Raise UserError where `fit` would run on a CPU that is slower in bfloat16 than in float32."""
+    if (cpu or not torch.cuda.is_available()) and not has_bf16():
+        raise UserError(
+            "--bf16 is for processors with instructions for bfloat16 (AVX512-BF16 or AMX); this one "
+            "has none and would be slower, so leave --bf16 out."
+        )
+
+
+def has_bf16() -> bool:
+    """Whether this processor multiplies matrices of bfloat16 with instructions of its own."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # before PyTorch 2.13
+        return torch.cpu._is_avx512_bf16_supported()
+    names = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")  # x86-64, then ARM
+    return any(torch.cpu.get_capabilities().get(name) for name in names)
 
 
 def fit(

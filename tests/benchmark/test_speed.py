@@ -1,5 +1,6 @@
 """The speed harness: both sides do the same work, and what cannot be measured is said."""
 
+import contextlib
 import json
 
 import numpy as np
@@ -29,6 +30,7 @@ def setup(tmp_path, monkeypatch):
     toy_teacher(tmp_path / "toy")
     setup = object.__new__(BenchmarkSetup)
     setup.cuda, setup.accelerator = False, Accelerator(cpu=True)
+    setup.bf16, setup.precision = False, contextlib.nullcontext
     setup.device, setup.task, setup.padded = torch.device("cpu"), None, 16
     setup.teacher, tokenizer = loading.load_classifier(str(tmp_path / "toy"))
     setup.teacher.eval()

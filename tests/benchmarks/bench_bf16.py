@@ -1,10 +1,11 @@
-"""What bfloat16 autocast would save on this processor: the teacher's pass, and intermediate steps.
+"""What `--bf16` saves on this processor: the teacher's pass, and intermediate steps.
 
     python -m tests.benchmarks.bench_bf16 [--threads 2] [--texts 1280] [--epochs 4]
 
 Reviews, the shipped teacher, lite from the SVD start, batches of 32; float32 and bfloat16 take turns
-in one process. The package does not use it on a CPU yet. It is fast only where the processor has
-instructions for it (AVX512-BF16 or AMX: `grep -o avx512_bf16 /proc/cpuinfo`).
+in one process. It is fast only where the processor has instructions for it (`training.has_bf16`);
+elsewhere `run` refuses it, and this script shows why. How far the teacher's answers move is printed
+as well.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from tinybert_lite import students
 from tinybert_lite.data import tasks
 from tinybert_lite.data.tokenized import length_grouped_batches, tokenize
 from tinybert_lite.distillation import IntermediateLoss
-from tinybert_lite.models import loading
+from tinybert_lite.models import inference, loading
 from tinybert_lite.models.loading import quiet_libraries
 from tinybert_lite.teacher_cache import TeacherCache
 
@@ -28,13 +29,12 @@ def autocast(on: bool) -> torch.autocast:
     return torch.autocast("cpu", torch.bfloat16, enabled=on)
 
 
-def teacher_pass(teacher, data, batches, on: bool) -> float:
-    """Seconds of the teacher's pass over all texts."""
+def teacher_pass(teacher, data, on: bool) -> tuple[float, np.ndarray]:
+    """Seconds of the teacher's pass over all texts, and its logits (texts, classes)."""
     started = time.perf_counter()
-    with torch.inference_mode(), autocast(on):
-        for rows in batches:
-            teacher(**data.batch(rows))
-    return time.perf_counter() - started
+    with autocast(on):
+        logits = inference.predict(teacher, data)
+    return time.perf_counter() - started, logits
 
 
 def epoch(module, optimizer, cache, data, batches, on: bool) -> tuple[float, float]:
@@ -64,10 +64,11 @@ def main() -> None:
     teacher, tokenizer = loading.load_classifier("reviews-teacher")
     data = tokenize(tokenizer, tasks.load_task("reviews").splits["train"].texts[: options.texts])
     batches = length_grouped_batches(data.lengths, 32, 0, 0)
-    passes = {on: [] for on in SIDES}
+    passes, logits = {on: [] for on in SIDES}, {}
     for _ in range(options.epochs):
         for on in SIDES:
-            passes[on].append(teacher_pass(teacher.eval(), data, batches, on))
+            seconds, logits[on] = teacher_pass(teacher, data, on)
+            passes[on].append(seconds)
     cache, sides = TeacherCache(teacher, data, MAPPING, keep_bytes=2**33), {}
     for on in SIDES:
         student = students.build_student(teacher.config, "lite", 0)
@@ -87,6 +88,9 @@ def main() -> None:
         rates = [len(data) / np.median(seconds[on][1:]) for on in SIDES]  # the first warms up
         print(f"{name}: {rates[0]:.1f} texts/s in float32, {rates[1]:.1f} in bfloat16, ", end="")
         print(f"{rates[1] / rates[0]:.2f} times as fast")
+    moved = np.abs(logits[True] - logits[False]).mean()
+    same = (logits[True].argmax(1) == logits[False].argmax(1)).mean()
+    print(f"teacher's logits: {moved:.4f} apart on average, the same class for {same:.2%}")
     last = [steps[on][-1][1] for on in SIDES]
     print(f"loss of the last epoch: {last[0]:.4f} and {last[1]:.4f} ({last[1] / last[0] - 1:+.2%})")
 

@@ -4,7 +4,7 @@
 
 Each run is the command line's own (`pipeline.run`), into runs/recipe, and continues when it is
 interrupted. Results go to data/results/recipe.json; a (row, seed) that is there is not run again.
-A row of reviews takes 25 to 40 minutes of one CPU core. `--table` prints what is on file and runs
+A row of reviews takes 25 to 40 minutes of one CPU core (OMP_NUM_THREADS=1). `--table` prints what is on file and runs
 nothing; `--data` is a folder with sst2/ and rte/, each a train.tsv and a dev.tsv, for the rows of
 these tasks.
 """
@@ -137,7 +137,10 @@ def summary(results: dict) -> str:
         line += f"{'seed' if len(scores) == 1 else 'seeds'}), {retained:.1%} of the teacher"
         if "agreement" in seeds[0]:
             line += f", agreement {np.mean([run['agreement'] for run in seeds]):.1%}"
-        lines.append(f"{line}, {np.mean([run['minutes'] for run in seeds]):.0f} minutes")
+        for threads in sorted({run["environment"]["threads"] for run in seeds}):
+            took = [r["minutes"] for r in seeds if r["environment"]["threads"] == threads]
+            line += f", {np.mean(took):.0f} minutes on {threads} thread{'s' * (threads > 1)}"
+        lines.append(line)
     return "\n".join(lines)
 
 

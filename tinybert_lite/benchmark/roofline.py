@@ -14,7 +14,7 @@ def machine_rates(setup: BenchmarkSetup) -> dict[str, float]:
     """Rates of matrix products (operations per second, by type) and of copies (bytes per second)."""
     size = 4096 if setup.cuda else 1024
     rates = {}
-    for name in ("float32", "bfloat16") if setup.cuda else ("float32",):
+    for name in ("float32", "bfloat16") if setup.bf16 else ("float32",):
         a = torch.randn(size, size, device=setup.device, dtype=getattr(torch, name))
 
         def multiply(a: Tensor = a) -> float:
@@ -55,7 +55,7 @@ def add_roofline(
     setup: BenchmarkSetup, phase: str, measured: dict, rates: dict[str, float]
 ) -> None:
     """Add the roofline at these rates to each optimized side, without the teacher's pass."""
-    rate = rates["bfloat16_flops" if setup.cuda else "float32_flops"]
+    rate = rates["bfloat16_flops" if setup.bf16 else "float32_flops"]
     for side in measured.values():
         if isinstance(side, dict) and "seconds_per_step" in side:
             least = step_roofline(setup, phase, measured["mean_tokens"], side["batch"])

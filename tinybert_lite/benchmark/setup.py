@@ -1,12 +1,12 @@
 """The models, texts and device of one measurement, and the clock."""
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedModel
 
 from tinybert_lite import UserError, students
@@ -15,6 +15,7 @@ from tinybert_lite.data import tasks
 from tinybert_lite.data.tokenized import TokenizedDataset, tokenize
 from tinybert_lite.mapping import layer_mapping
 from tinybert_lite.models import loading
+from tinybert_lite.training import check_bf16, make_accelerator
 
 PADDED = 64  # tokens that the baseline pads every text of a task to
 ROUNDS = 3
@@ -27,9 +28,12 @@ class BenchmarkSetup:
         self.cuda = config.device.startswith("cuda")
         if self.cuda and not torch.cuda.is_available():
             raise UserError("There is no CUDA device here; leave --device out.")
-        self.accelerator = Accelerator(
-            cpu=not self.cuda, mixed_precision="bf16" if self.cuda else "no"
-        )
+        if config.bf16:
+            check_bf16(cpu=not self.cuda)
+        self.accelerator = make_accelerator(cpu=not self.cuda, bf16=config.bf16)
+        # in which the optimized side runs the teacher, as the pipeline does
+        self.precision = self.accelerator.autocast if config.bf16 else contextlib.nullcontext
+        self.bf16 = self.cuda or config.bf16
         self.device = self.accelerator.device
         self.task: tasks.Task | None = None
         self.data: dict[str, TokenizedDataset]

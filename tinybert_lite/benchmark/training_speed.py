@@ -48,8 +48,13 @@ def optimized_phase(setup: BenchmarkSetup, phase: str, data: TokenizedDataset) -
             ),
         )
     if phase == "prediction":
-        logits = torch.from_numpy(inference.predict(setup.teacher, data))  # warm-up
-        seconds = setup.timed(lambda: inference.predict(setup.teacher, data))
+
+        def predict() -> torch.Tensor:
+            with setup.precision():
+                return torch.from_numpy(inference.predict(setup.teacher, data))
+
+        logits = predict()  # warm-up
+        seconds = setup.timed(predict)
         return OptimizedPhase(
             lambda: setup.student()[0],
             lambda model, config, folder, on_step: distillation.distill_prediction(
@@ -69,9 +74,10 @@ def optimized_phase(setup: BenchmarkSetup, phase: str, data: TokenizedDataset) -
 
     def fill() -> None:
         caches.clear()  # free the old one first: it may fill a gigabyte
-        caches.append(
-            teacher_cache.TeacherCache(setup.teacher, data, setup.mapping, keep_bytes=2**36)
-        )
+        with setup.precision():
+            caches.append(
+                teacher_cache.TeacherCache(setup.teacher, data, setup.mapping, keep_bytes=2**36)
+            )
 
     fill()  # warm-up
     seconds = setup.timed(fill)
@@ -181,7 +187,8 @@ def full_training(setup: BenchmarkSetup, epochs: float = CACHE_EPOCHS) -> dict:
     started = time.perf_counter()
     student, projection = setup.student()
     module = distillation.IntermediateLoss(student, projection, setup.mapping)
-    cache = teacher_cache.TeacherCache(setup.teacher, train, setup.mapping, keep_bytes=2**36)
+    with setup.precision():
+        cache = teacher_cache.TeacherCache(setup.teacher, train, setup.mapping, keep_bytes=2**36)
     setup.wait()
     teacher_seconds = time.perf_counter() - started
     with tempfile.TemporaryDirectory() as folder:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -48,7 +47,7 @@ from tinybert_lite.students import (
     student_preset,
     svd_init,
 )
-from tinybert_lite.training import History, TrainingConfig
+from tinybert_lite.training import History, TrainingConfig, make_accelerator
 
 logger = logging.getLogger(__name__)
 
@@ -84,12 +83,11 @@ class DistillationPipeline:
     ):
         self.config, self.out, self.phases, self.state = config, out, phases, out / "state"
         self.runtime = runtime = runtime or RuntimeConfig()
-        gpu = torch.cuda.is_available() and not runtime.cpu
-        self.accelerator = Accelerator(cpu=runtime.cpu, mixed_precision="bf16" if gpu else "no")
+        self.accelerator = make_accelerator(runtime.cpu, config.bf16)
         self.is_main = self.accelerator.is_main_process  # of several, the one that writes
         self.finished = FinishedPhases(out, phases, self.is_main)
         self.data = TaskData(config)
-        self.outputs = TeacherOutputs(self.state, runtime, self.accelerator)
+        self.outputs = TeacherOutputs(self.state, runtime, self.accelerator, config.bf16)
         self.student: PreTrainedModel | None = None
 
     def run(self) -> dict:

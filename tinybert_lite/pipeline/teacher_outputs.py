@@ -1,5 +1,6 @@
 """The teacher's outputs for a run's texts: computed once, kept where they fit."""
 
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -23,11 +24,15 @@ GIB = 2**30
 class TeacherOutputs:
     """Where a run keeps its teacher's outputs: a cache for the layers, a file for the logits.
 
-    `seconds` is the time the latest of them took to compute.
+    They are computed in float32, or with `bf16` in bfloat16. `seconds` is the time the latest of
+    them took to compute.
     """
 
-    def __init__(self, state: Path, runtime: RuntimeConfig, accelerator: Accelerator):
+    def __init__(
+        self, state: Path, runtime: RuntimeConfig, accelerator: Accelerator, bf16: bool = False
+    ):
         self.state, self.runtime, self.accelerator = state, runtime, accelerator
+        self.precision = accelerator.autocast if bf16 else contextlib.nullcontext
         self.seconds = 0.0
         self.logits_file = state / "teacher_logits.safetensors"
 
@@ -51,7 +56,8 @@ class TeacherOutputs:
         logger.info("teacher outputs: %.2f GiB, %s", need / GIB, how)
         teacher.to(self.accelerator.device)
         started, limit = time.monotonic(), max(memory, disk)
-        cache = TeacherCache(teacher, texts, mapping, "auto", limit, self._bar, file)
+        with self.precision():
+            cache = TeacherCache(teacher, texts, mapping, "auto", limit, self._bar, file)
         self.seconds = time.monotonic() - started
         return cache
 
@@ -71,10 +77,11 @@ class TeacherOutputs:
         if logits is not None and len(logits) == total:
             return logits
         teacher.to(self.accelerator.device).eval()
-        if logits is None or len(logits) != len(texts):
-            logits = torch.from_numpy(inference.predict(teacher, texts))
-        if more is not None:
-            logits = torch.cat([logits, torch.from_numpy(inference.predict(teacher, more))])
+        with self.precision():
+            if logits is None or len(logits) != len(texts):
+                logits = torch.from_numpy(inference.predict(teacher, texts))
+            if more is not None:
+                logits = torch.cat([logits, torch.from_numpy(inference.predict(teacher, more))])
         self.keep(logits)
         self.seconds = time.monotonic() - started
         return logits

@@ -26,6 +26,7 @@ from tinybert_lite.students import (
     student_config,
     student_preset,
 )
+from tinybert_lite.training import check_bf16
 
 
 def load_task(config: DistillationConfig) -> tasks.Task:
@@ -91,6 +92,8 @@ def validate(
         raise UserError("--quick leaves recombined texts out; give --quick or --recombine.")
     if not config.unlabeled and config.task not in ("reviews", "review-ratings"):
         raise UserError("--no-unlabeled is for --task reviews and review-ratings; leave it out.")
+    if config.bf16:
+        check_bf16(runtime is not None and runtime.cpu)
 
 
 def _check_ranges(

@@ -1,0 +1,179 @@
+"""What a teacher ensemble is worth: nano with 6 heads, taught by one teacher or by several.
+
+    python -m tests.benchmarks.bench_ensemble [--teachers 1 2] [--seeds 1 2 3] [--table]
+
+Beside the shipped teacher, one teacher for each seed of --teachers is fine-tuned as it was; the
+ensemble's logits are the mean of all. Each student seed takes the default recipe, its intermediate
+step from the shipped teacher, and then the prediction step twice, on the same texts: with the logits
+of the shipped teacher, and with those of the ensemble. The texts are those of --texts-seed. Folders
+go to runs/ensemble and continue when interrupted, results to data/results/ensemble.json; what is
+there is not run again.
+"""
+
+import argparse
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tests.benchmarks.bench_recipe import ROWS, read, unpacked
+from tests.benchmarks.bench_reviews import bits
+from tests.benchmarks.bench_search import compared
+from tests.benchmarks.results import merge_runs
+from tinybert_lite.data import paths
+from tinybert_lite.data.statistics import paired_comparison
+from tinybert_lite.models import inference, loading
+from tinybert_lite.models.loading import quiet_libraries
+from tinybert_lite.pipeline import evaluation, pipeline
+from tinybert_lite.pipeline.config import COMMAND_PHASES, DistillationConfig, RuntimeConfig
+from tinybert_lite.pipeline.task_data import TaskData
+
+RESULT = paths.ROOT / "data" / "results" / "ensemble.json"
+RUNS = paths.ROOT / "runs" / "ensemble"
+QUIET = RuntimeConfig(cpu=True, progress=False)
+STUDENT = ROWS["reviews, nano, 6 heads"]
+SIDES = ("one teacher", "ensemble")
+
+
+def teacher_folder(seed: int) -> Path:
+    """A teacher fine-tuned like the shipped one, in another seed."""
+    out = RUNS / f"teacher-{seed}"
+    config = DistillationConfig("reviews", finetune_epochs=3, seed=seed)
+    pipeline.run(config, out, QUIET, COMMAND_PHASES["finetune"])
+    return out / "teacher"
+
+
+def logits_of(name: str, model, data: TaskData, kind: str) -> np.ndarray:
+    """A model's logits for a kind of text, computed once."""
+    file = RUNS / f"logits-{name}-{kind}.npy"
+    if not file.is_file():
+        texts = data.prediction_texts if kind == "train" else data.splits[kind]
+        part = file.with_suffix(".part.npy")
+        np.save(part, inference.predict(model, texts))
+        part.replace(file)
+    return np.load(file)
+
+
+def scores(logits: np.ndarray, target: np.ndarray, labels: np.ndarray) -> list[float]:
+    return compared(torch.from_numpy(logits), torch.from_numpy(target), labels)
+
+
+def student(seed: int, side: str, data: TaskData, logits: np.ndarray) -> Path:
+    """The folder of a student that learned from these logits in its prediction step."""
+    phases, out = COMMAND_PHASES["distill"], RUNS / f"student-{seed}-{side.split()[0]}"
+    start = RUNS / f"student-{seed}-start"
+    config = replace(STUDENT, seed=seed)
+    for folder in (start, out):
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder == out and not (out / "phases.json").is_file():
+            shutil.copytree(start, out, dirs_exist_ok=True)
+        found = pipeline.DistillationPipeline(config, folder, QUIET, phases)
+        found.data = data
+        found.prepare()
+        found.intermediate()
+    found.outputs.keep(torch.from_numpy(logits))
+    found.prediction()
+    return out / "model"
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Run what is missing."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    data = TaskData(replace(STUDENT, seed=options.texts_seed))
+    names = {0: "reviews-teacher"} | {s: str(teacher_folder(s)) for s in options.teachers}
+    teachers = {seed: loading.load_classifier(name)[0].eval() for seed, name in names.items()}
+    dev, test = data.splits["dev"], data.splits["test"]
+    found: dict[str, dict[int, np.ndarray]] = {
+        kind: {s: logits_of(f"teacher-{s}", t, data, kind) for s, t in teachers.items()}
+        for kind in ("dev", "test", "train")
+    }
+    both = {kind: (x[0], np.mean(list(x.values()), axis=0)) for kind, x in found.items()}
+    of_teachers = {
+        name: {
+            "dev": scores(logits, both["dev"][0], dev.labels),
+            "right": bits(on_test.argmax(1) == test.labels),
+            "accuracy": float((on_test.argmax(1) == test.labels).mean()),
+        }
+        for name, logits, on_test in [
+            *((f"teacher {s}", found["dev"][s], found["test"][s]) for s in teachers),
+            ("ensemble", both["dev"][1], both["test"][1]),
+        ]
+    }
+    about = {
+        "command": "python -m tests.benchmarks.bench_ensemble",
+        "test_texts": len(test),
+        "texts": {"seed": options.texts_seed, "number": len(data.prediction_texts)},
+        "teachers": of_teachers,
+        "environment": evaluation.environment(),
+    }
+    merge_runs(options.out, about | {"runs": {}}, SIDES)
+    print(summary(read(options.out)), flush=True)
+    for seed in options.seeds:
+        for side, logits in zip(SIDES, both["train"], strict=True):
+            if str(seed) in read(options.out)["runs"].get(side, {}):
+                continue
+            folder = student(seed, side, data, logits)
+            model = loading.load_classifier(str(folder))[0].eval()
+            on_dev, on_test = (inference.predict(model, split) for split in (dev, test))
+            run = {
+                "dev": scores(on_dev, both["dev"][0], dev.labels),
+                "accuracy": float((on_test.argmax(1) == test.labels).mean()),
+                "right": bits(on_test.argmax(1) == test.labels),
+            }
+            run |= {
+                f"agreement with {name}": float((on_test.argmax(1) == theirs.argmax(1)).mean())
+                for name, theirs in zip(SIDES, both["test"], strict=True)
+            }
+            merge_runs(options.out, {"runs": {side: {str(seed): run}}}, SIDES)
+            print(summary(read(options.out)), flush=True)
+
+
+def summary(results: dict) -> str:
+    """A line for each teacher and for each kind of student, and their paired difference."""
+    lines = [
+        f"{name}: {run['dev'][0]:.2%} on dev, {run['accuracy']:.2%} on test"
+        for name, run in results["teachers"].items()
+    ]
+    one, ensemble = (results["teachers"][name]["accuracy"] for name in ("teacher 0", "ensemble"))
+    for side, runs in results["runs"].items():
+        values = np.array([100 * run["accuracy"] for run in runs.values()])
+        spread = f" ± {values.std(ddof=1):.2f}" if len(values) > 1 else ""
+        agreement = np.mean([run[f"agreement with {side}"] for run in runs.values()])
+        line = f"student of {side}: {values.mean():.2f}{spread} on test ({len(values)} seeds), "
+        line += f"{values.mean() / one:.1f} % of the shipped teacher, {values.mean() / ensemble:.1f} % of the ensemble, "
+        lines.append(line + f"agreement with its teacher {agreement:.1%}")
+    if pair := paired(results):
+        lines.append(f"student of ensemble minus student of one teacher: {pair}")
+    return "\n".join(lines)
+
+
+def paired(results: dict):
+    """The students of both sides on the same seeds and texts; None where there are none."""
+    sides = [results["runs"].get(side, {}) for side in SIDES]
+    seeds = [seed for seed in sides[0] if seed in sides[1]]
+    if not seeds:
+        return None
+    n = results["test_texts"]
+    one, ensemble = (np.stack([unpacked(side[s]["right"], n) for s in seeds]) for side in sides)
+    return paired_comparison(ensemble, one)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--teachers", nargs="*", type=int, default=[1, 2], help="seeds")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3], help="of the students")
+    parser.add_argument("--texts-seed", type=int, default=1)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
+    options = parser.parse_args()
+    if options.table:
+        print(summary(read(options.out)))
+        return
+    quiet_libraries()
+    measure(options)
+
+
+if __name__ == "__main__":
+    main()

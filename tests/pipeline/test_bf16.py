@@ -1,0 +1,153 @@
+"""Training in bfloat16 on a CPU: asked for, refused where it would be slower, close to float32.
+
+Processors without instructions for it compute the same products, slowly; so this runs anywhere.
+"""
+
+import json
+from types import MappingProxyType
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from tests.pipeline.test_pipeline import FAST
+from tests.toys import toy_csv, toy_teacher
+from tinybert_lite import UserError, training
+from tinybert_lite.benchmark.config import BenchmarkConfig
+from tinybert_lite.benchmark.setup import BenchmarkSetup
+from tinybert_lite.cli import main
+from tinybert_lite.data.storage import load_tensors
+from tinybert_lite.pipeline import evaluation, pipeline
+from tinybert_lite.pipeline.config import DistillationConfig, RuntimeConfig
+
+OWN = ("--text", "text", "--label", "label")
+
+
+@pytest.fixture(autouse=True)
+def own_precision():
+    """The precision that accelerate keeps for a process, set back for the next test."""
+    yield
+    AcceleratorState._reset_state()
+
+
+@pytest.fixture
+def able(monkeypatch):
+    monkeypatch.setattr(training, "has_bf16", lambda: True)
+
+
+@pytest.fixture(scope="module")
+def toys(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toys")
+    toy_csv(folder / "toy.csv", 120)
+    toy_teacher(folder / "teacher")
+    return folder
+
+
+def command(toys, out, *more):
+    given = ["--train", str(toys / "toy.csv"), "--teacher", str(toys / "teacher"), *OWN, *FAST]
+    return ["run", *given, "--out", str(toys / out), *more]
+
+
+def losses(toys, out):
+    lines = (toys / out / "log.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return {(r["phase"], r["step"]): sum(r["losses"].values()) for r in records if "losses" in r}
+
+
+def test_a_run_in_bfloat16_is_close_to_one_in_float32_and_keeps_float32_weights(
+    toys, able, monkeypatch
+):
+    assert main(command(toys, "float32")) == 0
+    seen: dict[str, set] = {"teacher": set(), "measured": set()}
+    original, measure = pipeline.inference.predict, evaluation.score
+
+    def predict(model, data, *rest):
+        autocast = torch.is_autocast_enabled("cpu")
+        seen["teacher" if autocast else "measured"].add(len(data))
+        return original(model, data, *rest)
+
+    def score(*arguments):
+        assert not torch.is_autocast_enabled("cpu")
+        return measure(*arguments)
+
+    monkeypatch.setattr(pipeline.inference, "predict", predict)
+    monkeypatch.setattr(evaluation, "score", score)
+    assert main(command(toys, "bf16", "--bf16", "--recombine", "40")) == 0
+    assert seen["teacher"] and seen["measured"]  # logits to learn from; scores on dev and test
+    monkeypatch.undo()
+    monkeypatch.setattr(training, "has_bf16", lambda: True)
+    assert main(command(toys, "close", "--bf16")) == 0
+    exact, close = losses(toys, "float32"), losses(toys, "close")
+    assert exact.keys() == close.keys() and exact != close
+    for where, loss in exact.items():
+        assert close[where] == pytest.approx(loss, rel=0.02), where
+    weights, _ = load_tensors(toys / "close" / "model" / "model.safetensors")
+    assert {x.dtype for x in weights.values()} == {torch.float32}
+    assert json.loads((toys / "close" / "config.json").read_text())["bf16"] is True
+
+
+def test_the_next_run_of_the_process_is_in_float32_again(toys, able):
+    for out, more in (("before", ()), ("between", ("--bf16",)), ("after", ())):
+        assert main(command(toys, out, *more)) == 0
+    models = {
+        out: (toys / out / "model" / "model.safetensors").read_bytes()
+        for out in ("before", "between", "after")
+    }
+    assert models["before"] == models["after"] != models["between"]
+
+
+def test_a_run_that_was_stopped_ends_at_the_same_weights(toys, able, monkeypatch):
+    assert main(command(toys, "whole", "--bf16")) == 0
+    original = training._Steps.take
+
+    def stop(self, rows, rate):
+        if self.run.name == "intermediate" and self.run.step == 3:
+            raise KeyboardInterrupt
+        return original(self, rows, rate)
+
+    monkeypatch.setattr(training._Steps, "take", stop)
+    assert main(command(toys, "stopped", "--bf16", "--save-seconds", "0")) != 0
+    monkeypatch.setattr(training._Steps, "take", original)
+    assert main(command(toys, "stopped", "--bf16", "--save-seconds", "0")) == 0
+    ends = [(toys / out / "model" / "model.safetensors").read_bytes() for out in ("whole", "stopped")]
+    assert ends[0] == ends[1]
+
+
+def test_it_is_refused_where_it_would_be_slower(toys, monkeypatch, capsys):
+    monkeypatch.setattr(training, "has_bf16", lambda: False)
+    assert main(command(toys, "refused", "--bf16")) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "AVX512-BF16" in said and "leave --bf16 out" in said
+    assert not (toys / "refused").exists()
+    with pytest.raises(UserError, match="leave --bf16 out"):
+        BenchmarkSetup(BenchmarkConfig(bf16=True))
+
+
+def test_without_the_option_no_processor_computes_in_bfloat16(toys, able):
+    given = DistillationConfig(train=str(toys / "toy.csv"), text="text", label="label")
+    found = pipeline.DistillationPipeline(given, toys / "none", RuntimeConfig(cpu=True))
+    assert found.accelerator.mixed_precision == "no"
+
+
+@pytest.mark.parametrize(
+    ("found", "has"),
+    [
+        ({"architecture": "x86_64", "avx2": True, "avx512_f": True, "avx512_bf16": False}, False),
+        ({"architecture": "x86_64", "avx512_bf16": True}, True),
+        ({"architecture": "x86_64", "amx_tile": True, "amx_bf16": True}, True),
+        ({"architecture": "aarch64", "neon": True, "bf16": True}, True),
+        ({"architecture": "aarch64", "neon": True}, False),
+    ],
+)
+def test_the_processor_is_asked(monkeypatch, found, has):
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: MappingProxyType(found), raising=False
+    )
+    assert training.has_bf16() is has
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_an_older_pytorch_is_asked_as_well(monkeypatch, has):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has)
+    assert training.has_bf16() is has
