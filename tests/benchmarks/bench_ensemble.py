@@ -1,13 +1,13 @@
 """What a teacher ensemble is worth: nano with 6 heads, taught by one teacher or by several.
 
-    python -m tests.benchmarks.bench_ensemble [--teachers 1 2] [--seeds 1 2 3] [--table]
+    python -m tests.benchmarks.bench_ensemble [--teachers 1 2] [--seeds 0 1 2] [--gpu] [--table]
 
 Beside the shipped teacher, one teacher for each seed of --teachers is fine-tuned as it was; the
 ensemble's logits are the mean of all. Each student seed takes the default recipe, its intermediate
 step from the shipped teacher, and then the prediction step twice, on the same texts: with the logits
 of the shipped teacher, and with those of the ensemble. The texts are those of --texts-seed. Folders
-go to runs/ensemble and continue when interrupted, results to data/results/ensemble.json; what is
-there is not run again.
+go to --work and continue when interrupted, results to --out; what is there is not run again. On two
+CPU cores it takes hours: it is a part of on_gpu.sh, and has not been run yet.
 """
 
 import argparse
@@ -24,32 +24,30 @@ from tests.benchmarks.bench_search import compared
 from tests.benchmarks.results import merge_runs
 from tinybert_lite.data import paths
 from tinybert_lite.data.statistics import paired_comparison
+from tinybert_lite.data.tokenized import TokenizedDataset
 from tinybert_lite.models import inference, loading
 from tinybert_lite.models.loading import quiet_libraries
 from tinybert_lite.pipeline import evaluation, pipeline
 from tinybert_lite.pipeline.config import COMMAND_PHASES, DistillationConfig, RuntimeConfig
 from tinybert_lite.pipeline.task_data import TaskData
+from tinybert_lite.training import make_accelerator
 
 RESULT = paths.ROOT / "data" / "results" / "ensemble.json"
-RUNS = paths.ROOT / "runs" / "ensemble"
-QUIET = RuntimeConfig(cpu=True, progress=False)
+TEACHER = DistillationConfig("reviews", finetune_epochs=3)  # as the shipped one was made
 STUDENT = ROWS["reviews, nano, 6 heads"]
 SIDES = ("one teacher", "ensemble")
 
 
-def teacher_folder(seed: int) -> Path:
+def teacher_folder(seed: int, work: Path, how: RuntimeConfig) -> Path:
     """A teacher fine-tuned like the shipped one, in another seed."""
-    out = RUNS / f"teacher-{seed}"
-    config = DistillationConfig("reviews", finetune_epochs=3, seed=seed)
-    pipeline.run(config, out, QUIET, COMMAND_PHASES["finetune"])
+    out = work / f"teacher-{seed}"
+    pipeline.run(replace(TEACHER, seed=seed), out, how, COMMAND_PHASES["finetune"])
     return out / "teacher"
 
 
-def logits_of(name: str, model, data: TaskData, kind: str) -> np.ndarray:
-    """A model's logits for a kind of text, computed once."""
-    file = RUNS / f"logits-{name}-{kind}.npy"
+def logits_of(file: Path, model, texts: TokenizedDataset) -> np.ndarray:
+    """A model's logits for texts, computed once."""
     if not file.is_file():
-        texts = data.prediction_texts if kind == "train" else data.splits[kind]
         part = file.with_suffix(".part.npy")
         np.save(part, inference.predict(model, texts))
         part.replace(file)
@@ -60,16 +58,18 @@ def scores(logits: np.ndarray, target: np.ndarray, labels: np.ndarray) -> list[f
     return compared(torch.from_numpy(logits), torch.from_numpy(target), labels)
 
 
-def student(seed: int, side: str, data: TaskData, logits: np.ndarray) -> Path:
+def student(
+    seed: int, side: str, data: TaskData, logits: np.ndarray, work: Path, how: RuntimeConfig
+) -> Path:
     """The folder of a student that learned from these logits in its prediction step."""
-    phases, out = COMMAND_PHASES["distill"], RUNS / f"student-{seed}-{side.split()[0]}"
-    start = RUNS / f"student-{seed}-start"
+    phases, out = COMMAND_PHASES["distill"], work / f"student-{seed}-{side.split()[0]}"
+    start = work / f"student-{seed}-start"
     config = replace(STUDENT, seed=seed)
     for folder in (start, out):
         folder.mkdir(parents=True, exist_ok=True)
         if folder == out and not (out / "phases.json").is_file():
             shutil.copytree(start, out, dirs_exist_ok=True)
-        found = pipeline.DistillationPipeline(config, folder, QUIET, phases)
+        found = pipeline.DistillationPipeline(config, folder, how, phases)
         found.data = data
         found.prepare()
         found.intermediate()
@@ -80,14 +80,18 @@ def student(seed: int, side: str, data: TaskData, logits: np.ndarray) -> Path:
 
 def measure(options: argparse.Namespace) -> None:
     """Run what is missing."""
-    RUNS.mkdir(parents=True, exist_ok=True)
+    work, how = options.work, RuntimeConfig(cpu=not options.gpu, progress=False)
+    work.mkdir(parents=True, exist_ok=True)
+    device = make_accelerator(how.cpu).device
     data = TaskData(replace(STUDENT, seed=options.texts_seed))
-    names = {0: "reviews-teacher"} | {s: str(teacher_folder(s)) for s in options.teachers}
-    teachers = {seed: loading.load_classifier(name)[0].eval() for seed, name in names.items()}
-    dev, test = data.splits["dev"], data.splits["test"]
+    names = {0: STUDENT.teacher}
+    names |= {s: str(teacher_folder(s, work, how)) for s in options.teachers}
+    teachers = {s: loading.load_classifier(name)[0].to(device) for s, name in names.items()}
+    texts = {"train": data.prediction_texts} | {kind: data.splits[kind] for kind in ("dev", "test")}
+    dev, test = texts["dev"], texts["test"]
     found: dict[str, dict[int, np.ndarray]] = {
-        kind: {s: logits_of(f"teacher-{s}", t, data, kind) for s, t in teachers.items()}
-        for kind in ("dev", "test", "train")
+        kind: {s: logits_of(work / f"logits-{s}-{kind}.npy", t, of) for s, t in teachers.items()}
+        for kind, of in texts.items()
     }
     both = {kind: (x[0], np.mean(list(x.values()), axis=0)) for kind, x in found.items()}
     of_teachers = {
@@ -114,8 +118,8 @@ def measure(options: argparse.Namespace) -> None:
         for side, logits in zip(SIDES, both["train"], strict=True):
             if str(seed) in read(options.out)["runs"].get(side, {}):
                 continue
-            folder = student(seed, side, data, logits)
-            model = loading.load_classifier(str(folder))[0].eval()
+            folder = student(seed, side, data, logits, work, how)
+            model = loading.load_classifier(str(folder))[0].to(device)
             on_dev, on_test = (inference.predict(model, split) for split in (dev, test))
             run = {
                 "dev": scores(on_dev, both["dev"][0], dev.labels),
@@ -160,14 +164,20 @@ def paired(results: dict):
     return paired_comparison(ensemble, one)
 
 
-def main() -> None:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--teachers", nargs="*", type=int, default=[1, 2], help="seeds")
-    parser.add_argument("--seeds", nargs="*", type=int, default=[1, 2, 3], help="of the students")
-    parser.add_argument("--texts-seed", type=int, default=1)
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2], help="of the students")
+    parser.add_argument("--texts-seed", type=int, default=0)
+    parser.add_argument("--gpu", action="store_true", help="use a GPU if there is one")
+    parser.add_argument("--work", type=Path, default=paths.ROOT / "runs" / "ensemble")
     parser.add_argument("--out", type=Path, default=RESULT)
     parser.add_argument("--table", action="store_true", help="print what is there, run nothing")
-    options = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    options = build_parser().parse_args()
     if options.table:
         print(summary(read(options.out)))
         return

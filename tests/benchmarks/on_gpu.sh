@@ -7,6 +7,8 @@
 #   there:  bash tests/benchmarks/on_gpu.sh correct      the same results as on a CPU, float32 and bf16
 #           bash tests/benchmarks/on_gpu.sh search       which student and which texts, judged on dev
 #           bash tests/benchmarks/on_gpu.sh students     the chosen ones, five seeds, on test
+#           bash tests/benchmarks/on_gpu.sh ensemble     three teachers instead of one (and keep the
+#                                                        weights of general-nano-6heads: 6 MB)
 #           bash tests/benchmarks/on_gpu.sh speed        throughput, with the roofline
 #           bash tests/benchmarks/on_gpu.sh sst2         SST-2: teacher, lite, nano
 # FORMS, STEPS, SWITCH_STEPS, ROUNDS and DEVICE=cpu make `speed` a rehearsal. OUT names the folder for results (default runs/gpu); what is there already is continued.
@@ -21,7 +23,7 @@ DEVICE=${DEVICE:-cuda}
 [ ! -f .gpu/pack.xz ] || [ -d .gpu/minilm ] || $PY tests/benchmarks/pack_for_gpu.py --unpack
 sst2="--train .gpu/sst2/train.tsv --test .gpu/sst2/dev.tsv --text sentence --label label"
 
-case "${1:?correct, search, students, speed or sst2}" in
+case "${1:?correct, search, students, ensemble, speed or sst2}" in
 correct)
     $PY -m pytest -q -p no:cacheprovider tests/test_cuda.py tests/test_losses.py
     ;;
@@ -33,6 +35,10 @@ students)
     $PY -m tests.benchmarks.bench_search --text .gpu/text/general.txt --workers "${WORKERS:-8}" \
         --work "$PWD/runs/search" --seeds 0 1 2 3 4 --together 3 --test --out "$OUT/search.json" \
         --rows "nano, 6 heads, full"
+    ;;
+ensemble)
+    $PY -m tests.benchmarks.bench_ensemble --gpu --seeds 0 1 2 3 4 --work "$OUT/ensemble" \
+        --out "$OUT/ensemble.json"
     ;;
 speed)
     # batch size of an additional optimized side: the first has 32, as the baseline

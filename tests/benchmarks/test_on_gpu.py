@@ -9,14 +9,14 @@ import sys
 
 import pytest
 
-from tests.benchmarks import bench_search
+from tests.benchmarks import bench_ensemble, bench_search
 from tinybert_lite import cli
 from tinybert_lite.benchmark.config import BenchmarkConfig
 from tinybert_lite.data import assets
 from tinybert_lite.pipeline.config import DistillationConfig
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="a script of a Unix shell")
-PARTS = ("correct", "search", "students", "speed", "sst2")
+PARTS = ("correct", "search", "students", "ensemble", "speed", "sst2")
 
 
 @pytest.fixture
@@ -55,6 +55,8 @@ def test_every_command_of_the_script_is_one_that_the_package_knows(recorded, par
         elif command[:2] == ["-m", "tests.benchmarks.bench_search"]:
             options = bench_search.build_parser().parse_args(command[2:])
             assert set(options.rows) <= set(bench_search.ROWS)
+        elif command[:2] == ["-m", "tests.benchmarks.bench_ensemble"]:
+            assert bench_ensemble.build_parser().parse_args(command[2:]).gpu
 
 
 @pytest.mark.slow

@@ -48,56 +48,61 @@ def command(toys, out, *more):
     return ["run", *given, "--out", str(toys / out), *more]
 
 
-def losses(toys, out):
-    lines = (toys / out / "log.jsonl").read_text().splitlines()
+@pytest.fixture(scope="module")
+def finished(toys):
+    """The same run in float32, in bfloat16, and in float32 again, in one process."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "has_bf16", lambda: True)
+        for out, more in (("before", ()), ("bf16", ("--bf16",)), ("after", ())):
+            assert main(command(toys, out, *more)) == 0
+    return toys
+
+
+def losses(folder):
+    lines = (folder / "log.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     return {(r["phase"], r["step"]): sum(r["losses"].values()) for r in records if "losses" in r}
 
 
-def test_a_run_in_bfloat16_is_close_to_one_in_float32_and_keeps_float32_weights(
-    toys, able, monkeypatch
-):
-    assert main(command(toys, "float32")) == 0
-    seen: dict[str, set] = {"teacher": set(), "measured": set()}
-    original, measure = pipeline.inference.predict, evaluation.score
+def weights(folder):
+    return (folder / "model" / "model.safetensors").read_bytes()
 
-    def predict(model, data, *rest):
-        autocast = torch.is_autocast_enabled("cpu")
-        seen["teacher" if autocast else "measured"].add(len(data))
-        return original(model, data, *rest)
 
-    def score(*arguments):
-        assert not torch.is_autocast_enabled("cpu")
-        return measure(*arguments)
-
-    monkeypatch.setattr(pipeline.inference, "predict", predict)
-    monkeypatch.setattr(evaluation, "score", score)
-    assert main(command(toys, "bf16", "--bf16", "--recombine", "40")) == 0
-    assert seen["teacher"] and seen["measured"]  # logits to learn from; scores on dev and test
-    monkeypatch.undo()
-    monkeypatch.setattr(training, "has_bf16", lambda: True)
-    assert main(command(toys, "close", "--bf16")) == 0
-    exact, close = losses(toys, "float32"), losses(toys, "close")
+def test_a_run_in_bfloat16_is_close_to_one_in_float32_and_keeps_float32_weights(finished):
+    exact, close = losses(finished / "before"), losses(finished / "bf16")
     assert exact.keys() == close.keys() and exact != close
     for where, loss in exact.items():
         assert close[where] == pytest.approx(loss, rel=0.02), where
-    weights, _ = load_tensors(toys / "close" / "model" / "model.safetensors")
-    assert {x.dtype for x in weights.values()} == {torch.float32}
-    assert json.loads((toys / "close" / "config.json").read_text())["bf16"] is True
+    tensors, _ = load_tensors(finished / "bf16" / "model" / "model.safetensors")
+    assert {x.dtype for x in tensors.values()} == {torch.float32}
+    assert json.loads((finished / "bf16" / "config.json").read_text())["bf16"] is True
 
 
-def test_the_next_run_of_the_process_is_in_float32_again(toys, able):
-    for out, more in (("before", ()), ("between", ("--bf16",)), ("after", ())):
-        assert main(command(toys, out, *more)) == 0
-    models = {
-        out: (toys / out / "model" / "model.safetensors").read_bytes()
-        for out in ("before", "between", "after")
-    }
-    assert models["before"] == models["after"] != models["between"]
+def test_the_next_run_of_the_process_is_in_float32_again(finished):
+    assert weights(finished / "before") == weights(finished / "after") != weights(finished / "bf16")
 
 
-def test_a_run_that_was_stopped_ends_at_the_same_weights(toys, able, monkeypatch):
-    assert main(command(toys, "whole", "--bf16")) == 0
+def test_the_teacher_answers_in_bfloat16_and_scores_are_measured_in_float32(
+    finished, able, monkeypatch
+):
+    seen: dict[bool, int] = {True: 0, False: 0}
+    predict, score = pipeline.inference.predict, evaluation.score
+
+    def noted(model, data, *rest):
+        seen[torch.is_autocast_enabled("cpu")] += len(data)
+        return predict(model, data, *rest)
+
+    def measured(*arguments):
+        assert not torch.is_autocast_enabled("cpu")
+        return score(*arguments)
+
+    monkeypatch.setattr(pipeline.inference, "predict", noted)
+    monkeypatch.setattr(evaluation, "score", measured)
+    assert main(command(finished, "labeled", "--bf16", "--recombine", "40")) == 0
+    assert seen[True] >= 40 and seen[False]  # logits to learn from; those behind the scores
+
+
+def test_a_run_that_was_stopped_ends_at_the_same_weights(finished, able, monkeypatch):
     original = training._Steps.take
 
     def stop(self, rows, rate):
@@ -105,12 +110,12 @@ def test_a_run_that_was_stopped_ends_at_the_same_weights(toys, able, monkeypatch
             raise KeyboardInterrupt
         return original(self, rows, rate)
 
+    again = command(finished, "stopped", "--bf16", "--save-seconds", "0")
     monkeypatch.setattr(training._Steps, "take", stop)
-    assert main(command(toys, "stopped", "--bf16", "--save-seconds", "0")) != 0
+    assert main(again) != 0
     monkeypatch.setattr(training._Steps, "take", original)
-    assert main(command(toys, "stopped", "--bf16", "--save-seconds", "0")) == 0
-    ends = [(toys / out / "model" / "model.safetensors").read_bytes() for out in ("whole", "stopped")]
-    assert ends[0] == ends[1]
+    assert main(again) == 0
+    assert weights(finished / "stopped") == weights(finished / "bf16")
 
 
 def test_it_is_refused_where_it_would_be_slower(toys, monkeypatch, capsys):

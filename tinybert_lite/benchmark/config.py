@@ -26,7 +26,8 @@ class BenchmarkConfig:
     tokens: int = option(128, "length of bert-base's random texts, in tokens")
     device: str = option("cpu", "cpu or cuda")
     bf16: bool = option(
-        False, "the optimized side in bfloat16 on a CPU too, where the processor has instructions for it"
+        False,
+        "the optimized side in bfloat16 on a CPU too, where the processor has instructions for it",
     )
     epochs: float = option(CACHE_EPOCHS, "epochs of the part full")
     steps: int = option(0, "steps of 32 texts in a round (default: 20, on a GPU 200)")
