@@ -54,6 +54,17 @@ def test_keys_lead_through_the_slides_and_n_shows_the_notes(page, folder):
     expect(shown).to_have_id("slide-1")
 
 
+def test_an_address_leads_to_its_slide_from_the_notes_too(page, folder):
+    shown = page.locator(".slide:visible")
+    page.goto((folder / "slides.html").as_uri() + "#notes")
+    expect(shown).to_have_id("slide-1")
+    page.evaluate("location.hash = '#slide-6'")
+    expect(shown).to_have_id("slide-6")
+    expect(shown.locator(".notes")).to_be_visible()
+    page.evaluate("location.hash = '#nowhere'")
+    expect(shown).to_have_id("slide-6")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_have_contrast_on_either_theme(page, folder, scheme):
     page.emulate_media(color_scheme=scheme)
