@@ -83,10 +83,10 @@ def test_the_gram_form_keeps_its_digits_under_autocast(l):
 def test_a_step_in_bfloat16_brings_the_loss_down_as_on_a_cpu(tmp_path):
     folder = toy_teacher(tmp_path / "toy")
     ends = {}
-    for device in ("cpu", "cuda"):
-        AcceleratorState._reset_state(reset_partial_state=True)
-        gpu = device == "cuda"
-        accelerator = Accelerator(cpu=not gpu, mixed_precision="bf16" if gpu else "no")
+    for device in ("cpu", "cuda"):  # in one process, as two runs of a notebook would be
+        accelerator = training.make_accelerator(cpu=device == "cpu")
+        assert accelerator.device.type == device
+        assert accelerator.mixed_precision == ("bf16" if device == "cuda" else "no")
         teacher, tokenizer = loading.load_classifier(str(folder))
         student = students.build_student(teacher.config, students.Preset(3, 24, 48), 0)
         module = distillation.IntermediateLoss(

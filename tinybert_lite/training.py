@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate.state import AcceleratorState, PartialState
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -91,9 +91,12 @@ def make_accelerator(cpu: bool = False, bf16: bool = False) -> Accelerator:
     """
     gpu = torch.cuda.is_available() and not cpu
     precision = "bf16" if gpu or bf16 else "no"
-    state = AcceleratorState._shared_state  # of the process, and otherwise fixed by its first run
-    if state.get("_mixed_precision", precision) != precision:
-        AcceleratorState._reset_state()
+    # accelerate keeps the device and the precision of a process's first run for all later ones
+    known, device = AcceleratorState._shared_state, PartialState._shared_state.get("device")
+    other = known.get("_mixed_precision", precision) != precision
+    other = other or (device is not None and (device.type == "cuda") != gpu)
+    if other and PartialState().num_processes == 1:
+        AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=cpu, mixed_precision=precision)
 
 
