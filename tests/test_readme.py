@@ -30,6 +30,11 @@ def test_its_finding_is_the_one_that_the_results_give():
     assert bench_recipe.readme_finding() in " ".join(TEXT.split())
 
 
+def test_the_page_on_own_data_says_what_to_expect():
+    page = (paths.ROOT / "docs" / "own_data.md").read_text(encoding="utf-8")
+    assert bench_recipe.own_data_table() in page
+
+
 def test_the_page_on_speed_has_the_same_times():
     results = bench_recipe.read(bench_latency.RESULT)
     assert bench_latency.summary(results) in bench_latency.RESULT.with_name("speed.md").read_text()

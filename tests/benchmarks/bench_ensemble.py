@@ -7,7 +7,8 @@ ensemble's logits are the mean of all. Each student seed takes the default recip
 step from the shipped teacher, and then the prediction step twice, on the same texts: with the logits
 of the shipped teacher, and with those of the ensemble. The texts are those of --texts-seed. Folders
 go to --work and continue when interrupted, results to --out; what is there is not run again. On two
-CPU cores it takes hours: it is a part of on_gpu.sh, and has not been run yet.
+CPU cores the students take hours (a part of on_gpu.sh, not run yet); `--seeds` without a number
+measures the teachers alone.
 """
 
 import argparse
@@ -87,8 +88,8 @@ def measure(options: argparse.Namespace) -> None:
     names = {0: STUDENT.teacher}
     names |= {s: str(teacher_folder(s, work, how)) for s in options.teachers}
     teachers = {s: loading.load_classifier(name)[0].to(device) for s, name in names.items()}
-    texts = {"train": data.prediction_texts} | {kind: data.splits[kind] for kind in ("dev", "test")}
-    dev, test = texts["dev"], texts["test"]
+    dev, test = data.splits["dev"], data.splits["test"]
+    texts = {"dev": dev, "test": test} | ({"train": data.prediction_texts} if options.seeds else {})
     found: dict[str, dict[int, np.ndarray]] = {
         kind: {s: logits_of(work / f"logits-{s}-{kind}.npy", t, of) for s, t in teachers.items()}
         for kind, of in texts.items()
@@ -108,10 +109,11 @@ def measure(options: argparse.Namespace) -> None:
     about = {
         "command": "python -m tests.benchmarks.bench_ensemble",
         "test_texts": len(test),
-        "texts": {"seed": options.texts_seed, "number": len(data.prediction_texts)},
         "teachers": of_teachers,
         "environment": evaluation.environment(),
     }
+    if options.seeds:
+        about["texts"] = {"seed": options.texts_seed, "number": len(texts["train"])}
     merge_runs(options.out, about | {"runs": {}}, SIDES)
     print(summary(read(options.out)), flush=True)
     for seed in options.seeds:
@@ -136,10 +138,18 @@ def measure(options: argparse.Namespace) -> None:
 
 def summary(results: dict) -> str:
     """A line for each teacher and for each kind of student, and their paired difference."""
+    teachers = results["teachers"]
     lines = [
         f"{name}: {run['dev'][0]:.2%} on dev, {run['accuracy']:.2%} on test"
-        for name, run in results["teachers"].items()
+        for name, run in teachers.items()
     ]
+    single = [100 * run["accuracy"] for name, run in teachers.items() if name != "ensemble"]
+    lines.append(f"single teachers on test: {np.mean(single):.2f} ± {np.std(single, ddof=1):.2f}")
+    n = results["test_texts"]
+    apart = paired_comparison(
+        *(unpacked(teachers[x]["right"], n)[None] for x in ("ensemble", "teacher 0"))
+    )
+    lines.append(f"ensemble minus the shipped teacher: {apart}")
     one, ensemble = (results["teachers"][name]["accuracy"] for name in ("teacher 0", "ensemble"))
     for side, runs in results["runs"].items():
         values = np.array([100 * run["accuracy"] for run in runs.values()])

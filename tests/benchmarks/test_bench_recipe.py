@@ -31,6 +31,8 @@ def test_the_summary_gives_score_seeds_and_share_of_the_teacher():
     lines = bench_recipe.summary(RESULTS).splitlines()
     assert lines[0].startswith("reviews, nano: accuracy 85.25 (1 seed), 97.7% of the teacher")
     assert lines[0].endswith("46 minutes on 1 thread")
+    rating = next(line for line in lines if line.startswith("review ratings, nano: pearson 0.793 "))
+    assert "98.6% of the teacher" in rating and "agreement" not in rating
 
 
 def test_each_row_names_a_task_or_files_of_its_own():
