@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.benchmarks import bench_ensemble
-from tests.benchmarks.bench_recipe import unpacked
+from tests.benchmarks import bench_ensemble, bench_recipe
+from tests.benchmarks.bench_recipe import read, unpacked
 from tests.benchmarks.bench_reviews import bits
 from tests.toys import toy_csv, toy_teacher
 from tinybert_lite import distillation
@@ -50,6 +50,17 @@ def test_it_is_rehearsed_with_toys_and_continues(tmp_path, monkeypatch):
     assert one != ensemble
     monkeypatch.setattr(distillation, "fit", lambda *_, **__: pytest.fail("trained again"))
     assert measure(tmp_path)["runs"] == results["runs"]
+
+
+def test_the_teachers_on_file_add_up_and_the_first_is_the_shipped_one():
+    results = read(bench_ensemble.RESULT)
+    recipe = read(bench_recipe.RESULT)["runs"]["reviews, nano"]["0"]
+    teachers = results["teachers"]
+    assert teachers["teacher 0"]["right"] == recipe["teacher_right"]
+    for name, run in teachers.items():
+        right = unpacked(run["right"], results["test_texts"])
+        assert right.mean() == pytest.approx(run["accuracy"]), name
+    assert "single teachers on test: 86." in bench_ensemble.summary(results)
 
 
 def test_only_seeds_that_both_sides_have_are_compared():
