@@ -26,6 +26,10 @@ def test_its_accuracies_of_the_shipped_students_are_those_on_file():
     assert bench_recipe.readme_shipped() in " ".join(TEXT.split())
 
 
+def test_its_accuracies_of_other_teachers_are_those_on_file():
+    assert bench_recipe.readme_teachers() in " ".join(TEXT.split())
+
+
 def test_its_finding_is_the_one_that_the_results_give():
     assert bench_recipe.readme_finding() in " ".join(TEXT.split())
 

@@ -230,6 +230,13 @@ def readme_shipped() -> str:
     return ", ".join(f"{score[n]:.1f} % (`{command}`)" for n, command in names.items())
 
 
+def readme_teachers() -> str:
+    """Accuracies of teachers fine-tuned in other seeds than the shipped one."""
+    teachers = read(RESULT.with_name("ensemble.json"))["teachers"]
+    first, second = (100 * teachers[f"teacher {seed}"]["accuracy"] for seed in (1, 2))
+    return f"(two other seeds reach {first:.1f} and {second:.1f} %)"
+
+
 def readme_finding() -> str:
     """What leaving out equation 7 costs nano, in accuracy and in agreement with the teacher."""
     results = read(RESULT.with_name("reviews.json"))
@@ -265,7 +272,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     if options.readme:
-        print(readme_table(), readme_shipped(), readme_finding(), own_data_table(), sep="\n\n")
+        parts = readme_table, readme_teachers, readme_shipped, readme_finding, own_data_table
+        print(*(part() for part in parts), sep="\n\n")
         return
     for name in () if options.table else options.rows:
         for seed in options.seeds:
