@@ -11,7 +11,6 @@ import torch
 from accelerate.state import AcceleratorState
 
 from tests.pipeline.test_pipeline import FAST
-from tests.toys import toy_csv, toy_teacher
 from tinybert_lite import UserError, training
 from tinybert_lite.benchmark.config import BenchmarkConfig
 from tinybert_lite.benchmark.setup import BenchmarkSetup
@@ -33,14 +32,6 @@ def own_precision():
 @pytest.fixture
 def able(monkeypatch):
     monkeypatch.setattr(training, "has_bf16", lambda: True)
-
-
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toys")
-    toy_csv(folder / "toy.csv", 120)
-    toy_teacher(folder / "teacher")
-    return folder
 
 
 def command(toys, out, *more):

@@ -14,7 +14,6 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-from tests.toys import toy_csv, toy_teacher
 from tinybert_lite import UserError, augmentation, cli
 from tinybert_lite.cli import COMMANDS, VARIANTS, build_parser, main
 from tinybert_lite.data.storage import load_tensors
@@ -33,14 +32,6 @@ FAST = [
     *("--quiet --cpu --student nano --batch-size 16".split()),
     *("--finetune-epochs 1 --intermediate-epochs 1 --prediction-epochs 1 --recombine 0".split()),
 ]
-
-
-@pytest.fixture(scope="module")
-def toys(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("toys")
-    toy_csv(folder / "toy.csv", 120)
-    toy_teacher(folder / "teacher")
-    return folder
 
 
 def run(toys, out, *arguments):
